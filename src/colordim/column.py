@@ -1,0 +1,177 @@
+"""The contract between recording, storing and viewing: streams, batches, columns.
+
+One *stream* is one quantity of one layer; one *column* is the histogram of a stream in one batch.
+A column travels as a row of integers, the bins followed by the counters of :data:`COUNTERS`, and a
+row of floats, :data:`MOMENTS`. In every column
+
+    counts.sum() + under + over + nan + pos_inf + neg_inf == size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from colordim.axis import Axis, axis_from_dict
+
+__all__ = ["COUNTERS", "KINDS", "MOMENTS", "NO_MOMENTS", "PHASES", "Batch", "Kind", "Phase", "Sink", "Stream"]
+
+Phase = Literal["train", "valid"]
+Kind = Literal["activation", "gradient", "weight", "weight_gradient", "update"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+#: Integer counters that follow the bins in a row: ``zeros`` (of either sign) are also in their bin,
+#: ``size`` is the number of elements, ``calls`` how often the module ran in the batch.
+COUNTERS = ("under", "over", "nan", "pos_inf", "neg_inf", "zeros", "size", "calls")
+
+#: Float64 moments of the finite values; ``min`` is +inf and ``max`` is -inf where there was none.
+MOMENTS = ("sum", "sum_sq", "min", "max")
+
+#: The moments of no value at all, neutral in merging.
+NO_MOMENTS = (0.0, 0.0, float("inf"), float("-inf"))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One recorded quantity of one layer.
+
+    Attributes
+    ----------
+    id : int
+        Number of the stream in its run, in the order of first appearance.
+    name : str
+        Unique within a kind: the module's path, with ``[i]`` or ``.key`` for one of several outputs.
+    kind : str
+        One of :data:`KINDS`.
+    module : str
+        Class name of the module, or "" for an observed tensor.
+    arguments : str
+        The module's ``extra_repr()``.
+    shape : tuple of int
+        Shape of the tensor when it was first seen, batch dimension included.
+    order : int
+        Position in the order of the calls of the first batch.
+    axis : Axis
+    reduction : {"sum", "replicated"}
+        How columns of several ranks become one: by adding, or by taking one of them.
+    """
+
+    id: int
+    name: str
+    kind: Kind
+    module: str
+    arguments: str
+    shape: tuple[int, ...]
+    order: int
+    axis: Axis
+    reduction: Literal["sum", "replicated"] = "sum"
+
+    @property
+    def width(self) -> int:
+        """Length of the stream's row of integers: bins and counters."""
+        return self.axis.bins + len(COUNTERS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the stream in JSON types."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "kind": self.kind,
+            "module": self.module,
+            "arguments": self.arguments,
+            "shape": list(self.shape),
+            "order": self.order,
+            "axis": self.axis.to_dict(),
+            "reduction": self.reduction,
+        }
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> Stream:
+        """Return the stream that :meth:`to_dict` described; unknown keys are ignored."""
+        return cls(
+            id=int(description["id"]),
+            name=description["name"],
+            kind=description["kind"],
+            module=description["module"],
+            arguments=description["arguments"],
+            shape=tuple(description["shape"]),
+            order=int(description["order"]),
+            axis=axis_from_dict(description["axis"]),
+            reduction=description["reduction"],
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is known of one batch besides its columns.
+
+    Attributes
+    ----------
+    batch : int
+        Number of the batch in the run, over all phases, from 0.
+    index : int
+        Number of the batch within its phase, from 0; the x axis of the charts.
+    phase : {"train", "valid"}
+    epoch : int
+        From 0.
+    step : int
+        Optimiser steps taken before this batch ended.
+    time : float
+        Seconds since the epoch of the clock, at the end of the batch.
+    recorded : bool
+        Whether its columns were counted (False for batches skipped by ``every=``).
+    values : mapping of str to float
+        What was logged with it: loss, lr, ...
+    """
+
+    batch: int
+    index: int
+    phase: Phase
+    epoch: int
+    step: int
+    time: float
+    recorded: bool = True
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def with_values(self, values: Mapping[str, float]) -> Batch:
+        """Return the batch with more logged values."""
+        return replace(self, values={**self.values, **values})
+
+
+class Sink(Protocol):
+    """Where a recorder puts columns. Called from one thread; must not raise once it is open."""
+
+    def declare(self, stream: Stream) -> None:
+        """Make a stream known before its first column; its id is the number of streams so far."""
+
+    def append(
+        self,
+        batch: Batch,
+        streams: Sequence[Stream],
+        rows: npt.NDArray[np.int64],
+        moments: npt.NDArray[np.float64],
+    ) -> None:
+        """Take the columns of one batch.
+
+        Parameters
+        ----------
+        batch : Batch
+        streams : sequence of Stream, length n
+            Those that have a column in this batch, each at most once, by ascending id.
+        rows : ndarray of int64, shape ``[sum of stream.width]``
+            The rows of the streams one after the other: bins, then :data:`COUNTERS`.
+            The sink owns the array from now on.
+        moments : ndarray of float64, shape ``[n, 4]``
+            :data:`MOMENTS` of each stream; owned by the sink as well.
+        """
+
+    def flush(self) -> None:
+        """Make everything that was appended readable for others."""
+
+    def close(self, reason: str) -> None:
+        """Flush and mark the run as ended; `reason` is "stopped" or names the exception."""

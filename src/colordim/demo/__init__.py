@@ -1,0 +1,1 @@
+"""The trainings that ``colordim demo`` runs, on real digits."""

@@ -1,0 +1,56 @@
+"""What colordim raises and warns with: every class also derives from a standard one."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AxisError",
+    "ColordimError",
+    "ColordimWarning",
+    "DependencyError",
+    "FormatError",
+    "NotARunError",
+    "RecordingError",
+    "SelectionError",
+    "StoreError",
+    "StreamError",
+]
+
+
+class ColordimError(Exception):
+    """Base of all errors that colordim raises; the message is one sentence with the way out."""
+
+
+class AxisError(ColordimError, ValueError):
+    """A histogram axis that cannot be: ``lo >= hi``, zero bins, or two axes that do not merge."""
+
+
+class SelectionError(ColordimError, ValueError):
+    """A layer selection that matches nothing, or a model without anything to record."""
+
+
+class RecordingError(ColordimError, RuntimeError):
+    """A recording used against its order: started twice, a window inside a window."""
+
+
+class StoreError(ColordimError, OSError):
+    """A run folder that cannot be created or written."""
+
+
+class NotARunError(ColordimError, FileNotFoundError):
+    """A path that holds no colordim run."""
+
+
+class FormatError(ColordimError, ValueError):
+    """A run of a newer schema, or a file of a run that is damaged."""
+
+
+class StreamError(ColordimError, LookupError):
+    """A stream name, pattern or index that the run does not have."""
+
+
+class DependencyError(ColordimError, ImportError):
+    """An optional package that is needed for what was asked and is not installed."""
+
+
+class ColordimWarning(UserWarning):
+    """Something was not recorded, or not written; training goes on."""

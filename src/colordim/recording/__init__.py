@@ -1,0 +1,1 @@
+"""What is attached to a model while it is recorded, and detached again, errors included."""

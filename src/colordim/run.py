@@ -1,0 +1,269 @@
+"""A recorded run as arrays: read-only, growing while it is being recorded, without torch."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from colordim.column import COUNTERS, MOMENTS, PHASES, Kind, Phase, Stream
+from colordim.errors import StreamError
+from colordim.store.base import Block, Reader
+from colordim.store.pyramid import coarsest_level, merge
+
+__all__ = ["Run", "StreamKey"]
+
+#: What names a stream: the stream itself, its name, or its position in ``run.streams``.
+StreamKey = Stream | str | int
+
+
+class Run:
+    """A recorded run.
+
+    What it returns is a snapshot: a run that is still being written grows only by
+    :meth:`refresh`, so that arrays that are taken one after the other fit together.
+
+    Parameters
+    ----------
+    reader : Reader
+        The store that holds the run.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.length(phase)} {phase}" for phase in PHASES)
+        state = self.ended or "live or cut off"
+        return f"<Run {self.name!r}: {len(self.streams)} streams, {counts} batches, {state}>"
+
+    @property
+    def path(self) -> str:
+        """Folder or address of the run; empty for a run in memory."""
+        return self._reader.path
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return str(self._reader.info.get("name", ""))
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What was written once, at the start: name, time, library versions, model."""
+        return self._reader.info
+
+    @property
+    def ended(self) -> str | None:
+        """Why the recording ended; None while it goes on, or if the process was cut off."""
+        return self._reader.ended
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each damaged part of the run that could not be read."""
+        return self._reader.problems
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """All streams in the order of their first call."""
+        return tuple(sorted(self._reader.streams, key=lambda stream: (stream.order, stream.id)))
+
+    @property
+    def batches(self) -> Mapping[str, npt.NDArray[Any]]:
+        """One row a batch, of all phases: batch, index, epoch, step, phase, time, recorded, and what was logged.
+
+        `index` counts within the phase and is the x axis of the charts; `batch` counts over all.
+        """
+        return self._reader.batches()
+
+    def refresh(self) -> Run:
+        """Take in what was recorded since the last snapshot; return the run itself."""
+        self._reader.refresh()
+        return self
+
+    def follow(self, interval: float = 0.5) -> Iterator[int]:
+        """Yield the number of batches each time the run has grown, until it ends.
+
+        Parameters
+        ----------
+        interval : float
+            Seconds between two looks at the store.
+        """
+        seen = -1
+        while True:
+            ended = self._reader.ended is not None
+            self.refresh()
+            number = len(self.batches["batch"])
+            if number != seen:
+                seen = number
+                yield number
+            if ended:
+                return
+            time.sleep(interval)
+
+    def length(self, phase: Phase = "train") -> int:
+        """Return the number of batches of a phase, those skipped by ``every=`` included."""
+        index = self._phase(phase)["index"]
+        return int(index[-1]) + 1 if len(index) else 0
+
+    def epochs(self, phase: Phase = "train") -> npt.NDArray[np.int64]:
+        """Return the index, within the phase, of each epoch's first batch; int64 of shape ``[epochs]``."""
+        table = self._phase(phase)
+        starts = np.flatnonzero(np.diff(table["epoch"], prepend=-1))
+        return np.asarray(table["index"][starts], dtype=np.int64)
+
+    def stream(self, key: StreamKey, kind: Kind | None = None) -> Stream:
+        """Return one stream.
+
+        Parameters
+        ----------
+        key : Stream, str or int
+            A stream, its name, or its position in :attr:`streams` (-1 is the last).
+        kind : str, optional
+            Kind of the stream, where several share the name; by default the first one's.
+
+        Raises
+        ------
+        StreamError
+            If there is no such stream; the message names the nearest.
+        """
+        streams = [stream for stream in self.streams if kind is None or stream.kind == kind]
+        if isinstance(key, Stream):
+            key = key.name if key not in streams else streams.index(key)
+        if isinstance(key, str):
+            for stream in streams:
+                if stream.name == key:
+                    return stream
+            raise StreamError(f"the run has no stream named {key!r}; {_nearest(key, streams)}")
+        try:
+            return streams[key]
+        except IndexError:
+            raise StreamError(f"the run has {len(streams)} streams, so there is no number {key}.") from None
+
+    def select(
+        self, layers: StreamKey | Sequence[StreamKey] | None = None, kind: Kind = "activation"
+    ) -> tuple[Stream, ...]:
+        """Return the streams that `layers` names, in call order, each once.
+
+        Parameters
+        ----------
+        layers : Stream, str, int or a sequence of them, optional
+            A string may hold the wildcards ``*``, ``?`` and ``[...]``; all streams by default.
+        kind : str
+            Kind of the streams.
+
+        Raises
+        ------
+        StreamError
+            If a part of `layers` names no stream.
+        """
+        streams = tuple(stream for stream in self.streams if stream.kind == kind)
+        if layers is None:
+            return streams
+        keys = [layers] if isinstance(layers, (Stream, str, int)) else list(layers)
+        chosen: set[int] = set()
+        for key in keys:
+            if isinstance(key, str) and all(stream.name != key for stream in streams):
+                ids = {stream.id for stream in streams if fnmatch.fnmatchcase(stream.name, key)}
+                if not ids:
+                    raise StreamError(f"no stream of the run matches {key!r}; {_nearest(key, streams)}")
+                chosen |= ids
+            else:
+                chosen.add(self.stream(key, kind).id)
+        return tuple(stream for stream in streams if stream.id in chosen)
+
+    def columns(
+        self,
+        stream: StreamKey,
+        phase: Phase = "train",
+        start: int | None = None,
+        stop: int | None = None,
+        level: int = 0,
+    ) -> Block:
+        """Return columns of a stream with everything that was counted of them.
+
+        Parameters
+        ----------
+        stream : Stream, str or int
+        phase : {"train", "valid"}
+        start, stop : int, optional
+            Batches ``start <= index < stop`` of the phase; negative numbers count from the end.
+        level : int
+            Level k adds groups of ``4**k`` batches up to one column, exactly.
+
+        Returns
+        -------
+        Block
+        """
+        found = self.stream(stream)
+        first, last, _ = slice(start, stop).indices(self.length(phase))
+        return merge(self._reader.blocks(found, phase, first, last), level, found.axis.bins)
+
+    def counts(
+        self,
+        stream: StreamKey,
+        phase: Phase = "train",
+        start: int | None = None,
+        stop: int | None = None,
+        level: int = 0,
+    ) -> npt.NDArray[np.int64]:
+        """Return the histograms of a stream, one row a recorded batch, zeros where it did not fire.
+
+        Parameters are those of :meth:`columns`.
+
+        Returns
+        -------
+        ndarray of int64, shape ``[batches, bins]``
+            Never logged, scaled or clipped.
+        """
+        return self.columns(stream, phase, start, stop, level).counts
+
+    def moments(
+        self,
+        stream: StreamKey,
+        phase: Phase = "train",
+        start: int | None = None,
+        stop: int | None = None,
+        level: int = 0,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return the counters and moments that belong to the rows of :meth:`counts`.
+
+        Returns
+        -------
+        dict of str to ndarray, each of shape ``[batches]``
+            int64: ``first, last, number`` (which batches the row holds), ``under, over, nan, pos_inf,
+            neg_inf, zeros, size, calls``. float64, over the finite values: ``sum, sum_sq, min, max``.
+        """
+        return moments_of(self.columns(stream, phase, start, stop, level))
+
+    def overview(self, stream: StreamKey, columns: int = 1000, phase: Phase = "train") -> Block:
+        """Return the whole run at the coarsest level that still has `columns` columns."""
+        return self.columns(stream, phase, level=coarsest_level(self._recorded(phase), columns))
+
+    def _phase(self, phase: Phase) -> dict[str, npt.NDArray[Any]]:
+        if phase not in PHASES:
+            raise ValueError(f"{phase!r} is not a phase: take one of {', '.join(PHASES)}.")
+        table = self.batches
+        chosen = table["phase"] == phase
+        return {name: values[chosen] for name, values in table.items()}
+
+    def _recorded(self, phase: Phase) -> int:
+        return int(np.count_nonzero(self._phase(phase)["recorded"]))
+
+
+def moments_of(block: Block) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns of a block without its counts, by name."""
+    table: dict[str, npt.NDArray[Any]] = {"first": block.first, "last": block.last, "number": block.number}
+    table.update({name: block.counters[:, i] for i, name in enumerate(COUNTERS)})
+    table.update({name: block.moments[:, i] for i, name in enumerate(MOMENTS)})
+    return table
+
+
+def _nearest(key: str, streams: Sequence[Stream]) -> str:
+    names = [stream.name for stream in streams]
+    near = difflib.get_close_matches(key, names, n=3, cutoff=0.4) or names[:3]
+    return "the nearest is " + ", ".join(repr(name) for name in near) + "." if near else "it has no streams at all."

@@ -1,0 +1,107 @@
+"""The protocol of a store that is read: what :class:`colordim.run.Run` asks of it.
+
+The writing side is :class:`colordim.column.Sink`. Every store implements both, and one
+parametrised test suite holds all of them to the memory store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from colordim.column import COUNTERS, NO_MOMENTS, Phase, Stream
+
+__all__ = ["Block", "Reader"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Adjacent columns of one stream and phase, n of them, at some level of merging.
+
+    At level 0 there is one column for every *recorded* batch of the phase; where the stream did
+    not fire in a batch, its column is all zeros (``calls`` is 0), so that the columns of all
+    streams line up.
+
+    Attributes
+    ----------
+    first, last : ndarray of int64, shape ``[n]``
+        Index, within the phase, of each column's first and last batch; `first` ascends.
+    number : ndarray of int64, shape ``[n]``
+        How many recorded batches the column is the sum of.
+    counts : ndarray of int64, shape ``[n, bins]``
+    counters : ndarray of int64, shape ``[n, 8]``
+        In the order of :data:`colordim.column.COUNTERS`.
+    moments : ndarray of float64, shape ``[n, 4]``
+        In the order of :data:`colordim.column.MOMENTS`; (0, 0, inf, -inf) where nothing fired.
+    """
+
+    first: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    counters: npt.NDArray[np.int64]
+    moments: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @classmethod
+    def unfired(cls, index: npt.NDArray[np.int64], bins: int) -> Block:
+        """Return a level-0 block for the batches `index`, in none of which the stream fired."""
+        n = len(index)
+        return cls(
+            first=index,
+            last=index,
+            number=np.ones(n, np.int64),
+            counts=np.zeros((n, bins), np.int64),
+            counters=np.zeros((n, len(COUNTERS)), np.int64),
+            moments=np.tile(np.array(NO_MOMENTS), (n, 1)),
+        )
+
+    @classmethod
+    def concatenate(cls, blocks: Sequence[Block], bins: int) -> Block:
+        """Return the columns of all `blocks`, one after the other; without blocks an empty one."""
+        if not blocks:
+            return cls.unfired(np.zeros(0, np.int64), bins)
+        return cls(*(np.concatenate([getattr(block, f.name) for block in blocks]) for f in fields(cls)))
+
+
+class Reader(Protocol):
+    """A store as a reader sees it: a snapshot that changes only in :meth:`refresh`."""
+
+    @property
+    def path(self) -> str:
+        """Where the run is, or "" for one in memory."""
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What was written once: schema, name, created, versions, model."""
+
+    @property
+    def ended(self) -> str | None:
+        """Why the run ended, or None while it is being written (or was cut off)."""
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """All streams, by id."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each damaged part that was left out of the snapshot."""
+
+    def refresh(self) -> None:
+        """Take a new snapshot of what is there now."""
+
+    def batches(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Return one row a batch, by ascending number.
+
+        Keys: ``batch, index, epoch, step`` (int64), ``phase`` (str), ``time`` (float64), ``recorded``
+        (bool), then every logged name in order of first appearance (float64, NaN where not logged).
+        """
+
+    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
+        """Yield the level-0 columns of `stream` with ``start <= index < stop``, ascending, in pieces."""
