@@ -42,7 +42,7 @@ def test_integers_and_booleans_count_as_their_values(dtype: torch.dtype) -> None
 
 
 def test_sparse_tensors_count_their_implied_zeros() -> None:
-    coo = torch.sparse_coo_tensor([[0, 0, 2]], [1.0, 2.0, 5.0], (4,), check_invariants=True)
+    coo = torch.sparse_coo_tensor(torch.tensor([[0, 0, 2]]), torch.tensor([1.0, 2.0, 5.0]), (4,), check_invariants=True)
     assert histogram(coo) == reference([3, 0, 5, 0])  # uncoalesced: the two values at 0 are one
     got = counted(coo)
     assert (got["size"], got["zeros"], got["min"], got["max"]) == (4, 2, 0.0, 5.0)
@@ -59,7 +59,7 @@ def test_compressed_sparse_tensors_too() -> None:
 
 @pytest.mark.parametrize("axis", [LinearAxis(1, 2, 3), LinearAxis(-2, -1, 3), SignedLogAxis()], ids=str)
 def test_implied_zeros_land_where_zeros_do(axis: LinearAxis | SignedLogAxis) -> None:
-    sparse = torch.sparse_coo_tensor([[1]], [1.5], (3,), check_invariants=True)
+    sparse = torch.sparse_coo_tensor(torch.tensor([[1]]), torch.tensor([1.5]), (3,), check_invariants=True)
     rows = [Row.new(axis, torch.device("cpu")) for _ in range(2)]
     bin_into(sparse, axis, rows[0])
     bin_into(sparse.to_dense(), axis, rows[1])

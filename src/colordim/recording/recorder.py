@@ -336,4 +336,4 @@ class Recorder:
 
 def _replaying() -> bool:
     """Whether modules run for another purpose than a forward pass: recomputed in backward, traced, exported."""
-    return torch._C._current_graph_task_id() != -1 or torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return torch._C._current_graph_task_id() != -1 or torch._C._is_tracing() or torch.compiler.is_compiling()
