@@ -20,7 +20,7 @@ X = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor = X) -> Tensor:
     loss: Tensor = model(x).square().mean()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     optimizer.zero_grad()
     return loss
