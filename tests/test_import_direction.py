@@ -58,7 +58,9 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
                 yield alias.name, id(node) not in lazy
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            yield node.module or "", id(node) not in lazy
+            for alias in node.names:  # `from colordim import axis` imports colordim.axis
+                name = f"{node.module}.{alias.name}" if node.module == "colordim" else node.module or ""
+                yield name, id(node) not in lazy
 
 
 def _is_type_checking(node: ast.AST) -> bool:
@@ -74,7 +76,7 @@ def violations(path: str, tree: ast.AST) -> list[str]:
             found.append(f"{path} imports torch")
         if parts[0] != "colordim":
             continue
-        there = parts[1] if len(parts) > 1 else "__init__"
+        there = parts[1] if len(parts) > 1 and parts[1] in ORDER else "__init__"
         if here != there and (ORDER.index(there) > ORDER.index(here) or (here, there) in STRANGERS):
             found.append(f"{path} imports {name}")
     return found
@@ -93,6 +95,8 @@ def test_planted_violations_are_found() -> None:
     ]
     assert violations("run.py", ast.parse("from colordim.recording import recorder")) != []
     assert violations("charts/grid.py", ast.parse("from colordim.run import Run")) != []
+    assert violations("axis.py", ast.parse("from colordim import run, errors")) == ["axis.py imports colordim.run"]
+    assert violations("store/base.py", ast.parse("from colordim import record")) != []
 
 
 def test_every_module_stands_in_the_order() -> None:
