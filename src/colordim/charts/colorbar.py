@@ -76,11 +76,11 @@ def color_bar(
     """
     ax.set_yscale("log")
     ax.set_xlim(0, 1)
-    ax.imshow(
-        np.linspace(0, 1, 256)[:, None], cmap=colormap(), aspect="auto", extent=(0, 1, scale.low, scale.high),
-        vmin=0, vmax=1, interpolation="nearest",
-    )  # fmt: skip
     ax.set_ylim(scale.low, scale.high)
+    ax.imshow(
+        np.linspace(0, 1, 256)[:, None], cmap=colormap(), aspect="auto", extent=(0, 1, 0, 1),
+        transform=ax.transAxes, vmin=0, vmax=1, interpolation="nearest",
+    )  # fmt: skip
     ax.set_xticks([])
     drawn = [ax]
     if scale.color == "count":

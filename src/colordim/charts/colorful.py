@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from colordim.charts.colorbar import Color, ColorScale
-from colordim.charts.columns import Columns, to_rows
+from colordim.charts.columns import Columns
 from colordim.charts.labels import percent
 from colordim.charts.marks import not_finite_marks, zero_line
 from colordim.charts.style import INK, NOT_FINITE, RULE, colormap
@@ -69,14 +69,14 @@ class EpochProfile:
     last: npt.NDArray[np.float64]
 
 
-def cells(columns: Columns, matrix: npt.NDArray[np.float64], color: Color = "share") -> np.ma.MaskedArray:  # type: ignore[type-arg]
+def cells(rows: npt.NDArray[np.float64], columns: Columns, color: Color = "share") -> np.ma.MaskedArray:  # type: ignore[type-arg]
     """Return what each cell of a panel is coloured by, masked if and only if no value is in it.
 
     Parameters
     ----------
+    rows : ndarray of float64, shape ``[rows + 2, n]``
+        As :func:`colordim.charts.columns.to_rows` returns it.
     columns : Columns
-    matrix : ndarray of float64, shape ``[rows + 2, axis.bins]``
-        From bins to rows: :meth:`colordim.axis.Axis.project`.
     color : {"share", "count"}
         Share of the column's values (NaN and Inf among them), or count a batch. Both are means over the
         batches of the column, so that merging columns does not brighten them.
@@ -86,16 +86,18 @@ def cells(columns: Columns, matrix: npt.NDArray[np.float64], color: Color = "sha
     masked array of float64, shape ``[rows + 2, n]``
         The first row is what lies below the window, the last what lies above.
     """
-    rows = to_rows(columns, matrix)
     whole = columns.counter("size") if color == "share" else columns.number
     return np.ma.masked_equal(rows / np.maximum(whole, 1), 0.0)
 
 
-def outside(columns: Columns, matrix: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return the shares of all values of the panel that lie below and above its window; NaN without values."""
-    rows = to_rows(columns, matrix[[0, -1]])[:, ~columns.held]
+def outside(rows: npt.NDArray[np.float64], columns: Columns) -> tuple[float, float]:
+    """Return the shares of all values of the panel that lie below and above its window; NaN without values.
+
+    Parameters are the first two of :func:`cells`.
+    """
+    below, above = rows[0, ~columns.held].sum(), rows[-1, ~columns.held].sum()
     size = columns.total("size")
-    return float(ratio(rows[0].sum(), size)), float(ratio(rows[1].sum(), size))
+    return float(ratio(below, size)), float(ratio(above, size))
 
 
 def colorful(
@@ -133,25 +135,26 @@ def colorful(
     """
     if window.scale == "symlog":
         ax.set_yscale("symlog", linthresh=window.linthresh, linscale=1)
-    bottom, top = window.beyond(MARGIN)
-    inner_bottom, inner_top = window.beyond(GAP)
+    ax.set_ylim(window.beyond(MARGIN))
     left, right = columns.edges[0], columns.edges[-1]
+    height = 1 + 2 * MARGIN
+    across = ax.get_xaxis_transform()
     norm, cmap = scale.norm(), colormap()
 
     def picture(rows: np.ma.MaskedArray, low: float, high: float) -> AxesImage:  # type: ignore[type-arg]
-        # corners are placed on the axis' own scale: rows of equal height on screen, whatever the scale
-        image = AxesImage(ax, cmap=cmap, norm=norm, interpolation="nearest", extent=(left, right, low, high), origin="lower")
+        # placed by shares of the axes' height, since rows have equal heights on screen, whatever the scale
+        image = AxesImage(ax, cmap=cmap, norm=norm, interpolation="nearest", origin="lower", transform=across)
+        image.set_extent((left, right, low / height, high / height))
         image.set_data(rows)
         ax.add_image(image)
         image.set_clip_path(ax.patch)
         return image
 
     images = [
-        picture(values[1:-1], window.lo, window.hi),
-        picture(values[:1], bottom, inner_bottom),
-        picture(values[-1:], inner_top, top),
+        picture(values[1:-1], MARGIN, MARGIN + 1),
+        picture(values[:1], 0, STRIP),
+        picture(values[-1:], height - STRIP, height),
     ]
-    ax.set_ylim(bottom, top)
     for border in (window.lo, window.hi):
         ax.axhline(border, color=RULE, linewidth=0.5, zorder=2)
     zero = zero_line(ax) if window.lo <= 0 <= window.hi else None

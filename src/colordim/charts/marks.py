@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.transforms as mtransforms
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -26,7 +25,9 @@ def zero_line(ax: Axes) -> Line2D:
     return ax.axhline(0.0, color=ZERO, linewidth=0.7, dashes=(5, 4), zorder=3)
 
 
-def epoch_marks(ax: Axes, starts: npt.ArrayLike, start: int, stop: int, pixels: int, *, label: bool = False) -> LineCollection:
+def epoch_marks(
+    ax: Axes, starts: npt.ArrayLike, numbers: npt.ArrayLike, start: int, stop: int, pixels: int, *, label: bool = False
+) -> LineCollection:
     """Draw a line where each epoch begins.
 
     Parameters
@@ -34,6 +35,8 @@ def epoch_marks(ax: Axes, starts: npt.ArrayLike, start: int, stop: int, pixels: 
     ax : Axes
     starts : array_like of int
         First batch of each epoch.
+    numbers : array_like of int
+        Number of each epoch.
     start, stop : int
         Batches on show.
     pixels : int
@@ -46,26 +49,26 @@ def epoch_marks(ax: Axes, starts: npt.ArrayLike, start: int, stop: int, pixels: 
     LineCollection
         One segment a mark, x in batches.
     """
-    first = np.asarray(starts, np.int64)
+    first, number = np.asarray(starts, np.int64), np.asarray(numbers, np.int64)
     inside = np.flatnonzero((first >= start) & (first < stop))
-    step = 1
+    step, apart = 1, float(pixels)
     if inside.size > 1:
         apart = pixels * np.diff(first[inside]).min() / max(stop - start, 1)
-        room = 26 if label else _EPOCH_PIXELS
+        room = 22 if label else _EPOCH_PIXELS
         step = next(s for k in range(12) for s in (10**k, 2 * 10**k, 5 * 10**k) if s * apart >= room or s >= inside.size)
-    marked = [int(e) for e in inside if e % step == 0]
+    marked = [int(e) for e in inside if number[e] % step == 0]
     lines = LineCollection(
         [[(first[e], 0.0), (first[e], 1.0)] for e in marked],
-        colors=EPOCH, linewidths=0.6, alpha=0.75, transform=ax.get_xaxis_transform(), zorder=2.5,
+        colors=EPOCH, linewidths=0.5, alpha=0.55, transform=ax.get_xaxis_transform(), zorder=2.5,
     )  # fmt: skip
     ax.add_collection(lines, autolim=False)
-    if label:
-        for e in marked:
-            ax.annotate(
-                f"epoch {e}" if e == marked[0] else str(e), (first[e], 0.0), xycoords=ax.get_xaxis_transform(),
-                xytext=(2, 2), textcoords="offset points", fontsize=5.8, color=MUTED, zorder=4, annotation_clip=False,
-                bbox={"facecolor": "white", "alpha": 0.65, "edgecolor": "none", "pad": 0.6},
-            )  # fmt: skip
+    for e in marked if label else ():
+        word = "epoch " if e == marked[0] and (len(marked) < 2 or apart * step > 62) else ""
+        ax.annotate(
+            f"{word}{number[e]}", (first[e], 1.0), xycoords=ax.get_xaxis_transform(), xytext=(0, 1.5),
+            textcoords="offset points", fontsize=5.6, color=EPOCH, ha="left" if word or first[e] == start else "center",
+            annotation_clip=False,
+        )  # fmt: skip
     return lines
 
 
@@ -100,10 +103,9 @@ def not_finite_marks(ax: Axes, edges: npt.NDArray[np.float64], mask: npt.NDArray
 
     tint = PolyCollection(bars(0, 1), facecolors=NOT_FINITE, alpha=0.13, linewidths=0, transform=transform, zorder=0.5)
     ax.add_collection(tint, autolim=False)
-    above = transform + mtransforms.ScaledTranslation(0, 0.0, ax.figure.dpi_scale_trans)
     # the outline keeps a single column of a long run from being thinner than a pixel
     mark = PolyCollection(
-        bars(0.962, 1.0), facecolors=NOT_FINITE, edgecolors=NOT_FINITE, linewidths=0.8, transform=above, zorder=3.5
+        bars(0.962, 1.0), facecolors=NOT_FINITE, edgecolors=NOT_FINITE, linewidths=0.8, transform=transform, zorder=3.5
     )
     ax.add_collection(mark, autolim=False)
     return mark
@@ -126,8 +128,14 @@ def batch_axis(ax: Axes, start: int, stop: int, width: float, *, labels: bool = 
     ax.set_xlim(start, stop)
     most = int(np.clip(width / (0.11 * len(str(stop)) + 0.25), 1, 8))
     ticks = [t for t in MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]).tick_values(start, stop) if start <= t <= stop]
-    ax.set_xticks(ticks, [f"{t:.0f}" for t in ticks] if labels else [""] * len(ticks), fontsize=6.5)
+    drawn = ax.set_xticks(ticks, [f"{t:.0f}" for t in ticks] if labels else [""] * len(ticks), fontsize=6.5)
     ax.tick_params(axis="x", pad=1.5)
+    # a number at a corner stays within its panel, clear of the neighbour's
+    for tick, place in zip(drawn, ticks, strict=True):
+        if labels and place == start and len(ticks) > 1:
+            tick.label1.set_horizontalalignment("left")
+        elif labels and place > stop - 0.04 * (stop - start):
+            tick.label1.set_horizontalalignment("right")
 
 
 def value_ticks(ax: Axes, ticks: Sequence[float], *, labels: bool = True) -> None:

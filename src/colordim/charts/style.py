@@ -106,9 +106,7 @@ def new_figure(width: float, height: float) -> ChartFigure:
 
 def colormap() -> Colormap:
     """Return the colour map of the counts; masked cells are left blank."""
-    cmap = mpl.colormaps[CMAP].copy()
-    cmap.set_bad((0.0, 0.0, 0.0, 0.0))
-    return cmap
+    return mpl.colormaps[CMAP].with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
 
 
 def depth_colors(number: int) -> Sequence[str]:

@@ -11,12 +11,13 @@ from matplotlib.text import Text
 from colordim.charts.labels import elide, shape_names, shape_text, text_width
 from colordim.charts.style import INK, MUTED
 
-__all__ = ["Caption", "draw_title", "title_height"]
+__all__ = ["WIDE", "Caption", "draw_title", "title_height"]
 
 #: From this width, in inches, a panel has room for two lines; narrower ones have four short ones.
-_WIDE = 2.3
+WIDE = 2.3
 _LEADING = 1.28
-_FOOT = 3.0  # points between the last line and the panel
+_FOOT = 3.0  # points between the last line and the panel, and
+_FOOT_WIDE = 9.5  # where the numbers of the epochs are between them
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Caption:
 def title_height(width: float) -> float:
     """Return the height, in inches, that the titles of panels of `width` inches need."""
     name, rest = _sizes(width)
-    below = 1 if width >= _WIDE else 3
-    return (_LEADING * (name + below * rest) + _FOOT + 5.0) / 72
+    below = 1 if width >= WIDE else 3
+    return (_LEADING * (name + below * rest) + _foot(width) + 5.0) / 72
 
 
 def draw_title(ax: Axes, caption: Caption, width: float, height: float) -> list[Text]:
@@ -64,8 +65,8 @@ def draw_title(ax: Axes, caption: Caption, width: float, height: float) -> list[
     name_size, size = _sizes(width)
     room = 72 * width
     head = f"{caption.name} · {caption.mark}" if caption.mark else caption.name
-    shape = _shape(caption, 0.62 * room if width >= _WIDE else room, size)
-    if width >= _WIDE:
+    shape = _shape(caption, 0.62 * room if width >= WIDE else room, size)
+    if width >= WIDE:
         note = caption.note
         left = room - text_width(note, size) - 8
         short = elide(head, left, name_size, "bold", keep="end")
@@ -89,7 +90,7 @@ def draw_title(ax: Axes, caption: Caption, width: float, height: float) -> list[
         ]
     drawn = []
     for number, line in enumerate(reversed(lines)):
-        y = 1 + (_FOOT + _LEADING * size * number) / (72 * height)
+        y = 1 + (_foot(width) + _LEADING * size * number) / (72 * height)
         for x, text, points, weight, color in line:
             if text:
                 drawn.append(
@@ -101,8 +102,12 @@ def draw_title(ax: Axes, caption: Caption, width: float, height: float) -> list[
     return drawn[::-1]
 
 
+def _foot(width: float) -> float:
+    return _FOOT_WIDE if width >= WIDE else _FOOT
+
+
 def _sizes(width: float) -> tuple[float, float]:
-    return (8.5, 7.2) if width >= _WIDE else (6.8, 5.9)
+    return (8.5, 7.2) if width >= WIDE else (6.8, 5.9)
 
 
 def _shape(caption: Caption, room: float, size: float) -> str:
