@@ -82,9 +82,9 @@ class StreamColumns:
         occupied[self.bucket] = True
         row = np.cumsum(occupied) - 1
         buckets = np.flatnonzero(occupied)
-        counts = np.zeros((len(buckets), len(batches)), np.int64)
-        counts[row[self.bucket], place] = self.counts
-        return buckets, counts
+        counts = np.zeros(len(buckets) * len(batches), np.int64)
+        counts[(row * len(batches))[self.bucket] + place] = self.counts  # flat: half the time of two indices
+        return buckets, counts.reshape(len(buckets), len(batches))
 
 
 @dataclass(frozen=True)
