@@ -128,7 +128,13 @@ class Run(colordim.run.Run):
             return sentence_figure(reason, figsize)
         shown = [phase for phase in phases if spans[phase][1] > spans[phase][0]]
         grid, bar = grid_of(
-            len(streams) * len(shown), window=window, bar=colorbar, rows=rows, cols=cols, figsize=figsize, multiple=len(shown)
+            len(streams) * len(shown),
+            window=window,
+            bar=colorbar,
+            rows=rows,
+            cols=cols,
+            figsize=figsize,
+            multiple=len(shown),
         )
         panels = [
             self._panel(stream, phase, spans[phase], grid.panel_width, mark=phase if len(phases) > 1 else "")
@@ -189,7 +195,9 @@ class Run(colordim.run.Run):
             return sentence_figure(reason, figsize)
         grid = grid_of(len(streams), rows=rows, cols=cols, figsize=figsize)
         panels = [self._panel(stream, phase, spans[phase], grid.panel_width) for stream in streams]
-        return dead_grid(panels, grid, threshold=threshold, title=self._title(title, f"zeros among the {_PLURALS[kind]}"))
+        return dead_grid(
+            panels, grid, threshold=threshold, title=self._title(title, f"zeros among the {_PLURALS[kind]}")
+        )
 
     def profile(
         self,
@@ -348,7 +356,9 @@ class Run(colordim.run.Run):
         numbers = table["epoch"][mine][np.searchsorted(table["index"][mine], starts)]
         not_finite = self._not_finite(stream, phase, span) if columns.not_finite.any() else ""
         note = f"zeros {percent(zeros)}" if columns.total("size") else "never ran"
-        return Panel(self._caption(stream, note, mark), phase, stream.axis, columns, start, stop, starts, numbers, not_finite)
+        return Panel(
+            self._caption(stream, note, mark), phase, stream.axis, columns, start, stop, starts, numbers, not_finite
+        )
 
     def _not_finite(self, stream: Stream, phase: Phase, span: tuple[int, int]) -> str:
         """Say in how many batches there was NaN, and in how many Inf."""
@@ -361,7 +371,9 @@ class Run(colordim.run.Run):
         found = [f"{name} in {number}" for name, number in (("NaN", nan), ("Inf", inf)) if number]
         return f"{', '.join(found)} batch{'es' if max(nan, inf) > 1 else ''}"
 
-    def _most_changed(self, streams: Sequence[Stream], focus: int, phase: Phase, span: tuple[int, int]) -> tuple[Stream, ...]:
+    def _most_changed(
+        self, streams: Sequence[Stream], focus: int, phase: Phase, span: tuple[int, int]
+    ) -> tuple[Stream, ...]:
         """Return the streams that changed most, in call order."""
         from colordim.charts.columns import column_width
 

@@ -181,9 +181,9 @@ def to_rows(columns: Columns, matrix: FloatArray) -> FloatArray:
     ndarray of float64, shape ``[rows + 2, n]``
         Each column's finite values, all of them.
     """
-    rows: FloatArray = (
-        matrix[:, columns.first_bin : columns.first_bin + columns.counts.shape[1]] @ columns.counts.T.astype(np.float64)
-    )
+    rows: FloatArray = matrix[
+        :, columns.first_bin : columns.first_bin + columns.counts.shape[1]
+    ] @ columns.counts.T.astype(np.float64)
     rows[0] += columns.counter("under")
     rows[-1] += columns.counter("over")
     return rows

@@ -59,7 +59,13 @@ def profile(ax: Axes, columns: Sequence[Columns], values: Sequence[npt.NDArray[n
         alone |= np.isfinite(y) & (np.isfinite(y).sum() == 1)
         # a single value between gaps has no line to be part of
         lines += ax.plot(
-            own.centers, y, color=color, linewidth=1.0, marker=".", markersize=4, markevery=np.flatnonzero(alone).tolist()
+            own.centers,
+            y,
+            color=color,
+            linewidth=1.0,
+            marker=".",
+            markersize=4,
+            markevery=np.flatnonzero(alone).tolist(),
         )
     return lines
 
@@ -99,7 +105,13 @@ def profile_figure(
         zero_line(means)
         for ax, name in ((means, "mean"), (stds, "standard deviation")):
             epoch_marks(
-                ax, first.epochs, first.epoch_numbers, first.start, first.stop, int(inner * width * DPI), label=ax is means
+                ax,
+                first.epochs,
+                first.epoch_numbers,
+                first.start,
+                first.stop,
+                int(inner * width * DPI),
+                label=ax is means,
             )
             batch_axis(ax, first.start, first.stop, inner * width, labels=ax is stds)
             ax.set_ylabel(name, fontsize=8)

@@ -1,7 +1,8 @@
 """The hook objects that are registered on modules.
 
 A model is pickled and deep-copied with its hooks. These turn into a do-nothing function of the
-standard library in every copy, so that a copy records nothing and loads without colordim.
+standard library in every copy, so that a copy records nothing and loads without colordim. Traced
+by torch.compile, they leave an operator in the graph instead.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
-__all__ = ["HookTarget", "OutputHook", "RootEnterHook", "RootExitHook"]
+from colordim.recording import compiled
+from colordim.recording.outputs import is_countable, tensors
+
+__all__ = ["HookTarget", "OutputHook", "RootEnterHook", "RootExitHook", "root_hooks"]
 
 
 class HookTarget(Protocol):
@@ -38,35 +43,68 @@ class _Hook:
 class OutputHook(_Hook):
     """A forward hook; it knows its layer by number, since replicas of a module are other objects."""
 
-    __slots__ = ("_layer", "_target")
+    __slots__ = ("_layer", "_number", "_target")
 
-    def __init__(self, target: HookTarget, layer: int) -> None:
+    def __init__(self, target: HookTarget, layer: int, number: int) -> None:
         self._target = target
         self._layer = layer
+        self._number = number
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._target.on_output(self._layer, output)
+        if not torch.compiler.is_compiling():
+            self._target.on_output(self._layer, output)
+        elif not torch.compiler.is_exporting():
+            for suffix, tensor in tensors(output):
+                if is_countable(tensor):
+                    compiled.count(tensor.detach(), compiled.ORDER, self._number, suffix)
+
+
+def root_hooks(target: HookTarget, number: int, compiled_root: bool) -> tuple[RootEnterHook, RootExitHook]:
+    """Return the hooks of a root.
+
+    The hooks of a submodule become part of the graph that is traced around it. Those of the module
+    that was compiled itself would become graphs of their own, so they are kept from the compiler.
+    """
+    if not compiled_root:
+        return RootEnterHook(target, number), RootExitHook(target, number)
+    untraced: Any = torch._dynamo.disable  # loaded already, since something is compiled
+
+    class UntracedEnterHook(RootEnterHook):
+        __call__ = untraced(RootEnterHook.__call__)
+
+    class UntracedExitHook(RootExitHook):
+        __call__ = untraced(RootExitHook.__call__)
+
+    return UntracedEnterHook(target, number), UntracedExitHook(target, number)
 
 
 class RootEnterHook(_Hook):
     """A forward pre-hook of a root."""
 
-    __slots__ = ("_target",)
+    __slots__ = ("_number", "_target")
 
-    def __init__(self, target: HookTarget) -> None:
+    def __init__(self, target: HookTarget, number: int) -> None:
         self._target = target
+        self._number = number
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        self._target.on_root_enter(module)
+        if not torch.compiler.is_compiling():
+            self._target.on_root_enter(module)
+        elif not torch.compiler.is_exporting():
+            compiled.enter(compiled.ORDER, self._number, module.training, torch.is_grad_enabled())
 
 
 class RootExitHook(_Hook):
     """A forward hook of a root, called after exceptions as well."""
 
-    __slots__ = ("_target",)
+    __slots__ = ("_number", "_target")
 
-    def __init__(self, target: HookTarget) -> None:
+    def __init__(self, target: HookTarget, number: int) -> None:
         self._target = target
+        self._number = number
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._target.on_root_exit(module)
+        if not torch.compiler.is_compiling():
+            self._target.on_root_exit(module)
+        elif not torch.compiler.is_exporting():
+            compiled.leave(compiled.ORDER, self._number)

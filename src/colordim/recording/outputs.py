@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-__all__ = ["tensors"]
+__all__ = ["is_countable", "tensors"]
 
 # Deeper nesting than this is a data structure of its own (or refers to itself), not an output.
 MAX_DEPTH = 6
@@ -48,3 +48,8 @@ def tensors(output: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, 
     elif is_dataclass(output) and not isinstance(output, type):
         for part in fields(output):
             yield from tensors(getattr(output, part.name, None), f"{name}.{part.name}", depth + 1)
+
+
+def is_countable(tensor: Tensor) -> bool:
+    """Return whether a tensor is counted as an activation: integers and booleans are indices and masks."""
+    return tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.is_quantized

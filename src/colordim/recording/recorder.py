@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from colordim.axis import Axis
 from colordim.column import PHASES, Batch, Phase, Sink, Stream
 from colordim.errors import ArgumentError, RecordingError
+from colordim.recording import compiled
 from colordim.recording.counters import Columns, Counters
-from colordim.recording.hooks import OutputHook, RootEnterHook, RootExitHook
+from colordim.recording.hooks import OutputHook, root_hooks
 from colordim.recording.notices import Notices
-from colordim.recording.outputs import tensors
+from colordim.recording.outputs import is_countable, tensors
 from colordim.recording.select import Target, roots
 from colordim.recording.window import Clock, Window, as_numbers
 
@@ -30,8 +31,9 @@ __all__ = ["Recorder"]
 class _Call:
     """An outermost call of the model that is under way."""
 
-    module: nn.Module
-    frame: FrameType
+    module: nn.Module | None
+    """The root that was called; None inside a compiled graph, which has neither modules nor frames."""
+    frame: FrameType | None
     thread: int
     handled: BaseException | None
     """What was being handled when the call began, to tell it from an exception of the call."""
@@ -73,6 +75,7 @@ class Recorder:
     ) -> None:
         self.notices = Notices()
         self._model: nn.Module | None = model
+        self._is_compiled = compiled.is_compiled(model)
         self._targets = list(targets)
         self._layers = [(t.name, type(t.module).__name__, t.module.extra_repr()) for t in self._targets]
         self._optimizers = list(optimizers)
@@ -95,10 +98,14 @@ class Recorder:
         if self._model is None or self._handles:
             raise RecordingError("this recording is used up: begin another with colordim.record(...).")
         for number, target in enumerate(self._targets):
-            self._handles.append(target.module.register_forward_hook(OutputHook(self, number)))
-        for root in roots(self._model):
-            self._handles.append(root.register_forward_pre_hook(RootEnterHook(self), prepend=True))
-            self._handles.append(root.register_forward_hook(RootExitHook(self), always_call=True))
+            hook = OutputHook(self, number, compiled.connect(target.module, self, number))
+            self._handles.append(target.module.register_forward_hook(hook))
+        untraced = False
+        for root in roots(self._model):  # from the outside in: what a compiled wrapper wraps is compiled as well
+            untraced = untraced or compiled.is_compiled_itself(root)
+            enter, leave = root_hooks(self, compiled.connect(root, self, 0), untraced)
+            self._handles.append(root.register_forward_pre_hook(enter, prepend=True))
+            self._handles.append(root.register_forward_hook(leave, always_call=True))
         if self._optimizers:
             self._clock.steps = 0
         for optimizer in self._optimizers:
@@ -111,9 +118,12 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        compiled.disconnect(self)
         self._model = None
         self._targets.clear()
         self._optimizers.clear()
+        if self._call is not None and not self._explicit:
+            self.discard()  # a call that never came to its end
         self._call = None
         with self._lock:
             self._close_window()
@@ -121,8 +131,10 @@ class Recorder:
         if not self._clock.batches:
             self.notices.say(
                 "nothing",
-                "Nothing was recorded: the model itself was never called (uncompiled) in training mode with gradients or "
-                'in evaluation mode; put the batches into `with rec.batch("train"):`, or record the module that is called.',
+                "Nothing was recorded: the model itself was never called in training mode with gradients or in "
+                "evaluation mode; "
+                + self._way_out('put the batches into `with rec.batch("train"):`, or record the module that is called')
+                + ".",
             )
         self._sink.close(reason)
 
@@ -205,37 +217,33 @@ class Recorder:
     # Called by the hooks.
 
     def on_output(self, layer: int, output: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        if not self._counting:
-            if (self._window if self._explicit else self._call) is None:
-                self._fired_outside(layer)
-            return
-        if layer in self._disabled or not self._here() or _replaying():
-            return
-        name, module, arguments = self._layers[layer]
+        if self._counts(layer):
+            self._guard(self._layers[layer][0], layer, lambda: self._count_all(layer, tensors(output)))
 
-        def count() -> None:
-            for suffix, tensor in tensors(output):
-                if tensor.dtype.is_floating_point or tensor.dtype.is_complex or tensor.is_quantized:
-                    self._count(name + suffix, tensor, module, arguments)
-
-        self._guard(name, layer, count)
+    def on_tensor(self, layer: int, suffix: str, tensor: Tensor) -> None:
+        if self._counts(layer):
+            self._guard(self._layers[layer][0], layer, lambda: self._count_all(layer, [(suffix, tensor)]))
 
     def on_root_enter(self, module: nn.Module) -> None:
         if self._explicit or _replaying() or not self._here() or self._inside_call(module):
             return
-        # The frame that calls the hooks of the module lives until the call ends.
-        self._call = _Call(module, sys._getframe(2), threading.get_ident(), sys.exc_info()[1])
-        if module.training and not torch.is_grad_enabled():
+        self._call = _Call(module, _calling_frame(), threading.get_ident(), sys.exc_info()[1])
+        self._open_for_call(module.training, torch.is_grad_enabled())
+
+    def on_compiled_enter(self, training: bool, gradients: bool) -> None:
+        if self._explicit or not self._here() or (self._call is not None and self._call.module is not None):
             return
-        with self._lock:
-            self._open("train" if module.training else "valid")
-            self._counting = self._window is not None and self._window.recorded
+        if self._call is not None:  # a compiled call before this one that ended in an exception
+            self.discard()
+        self._call = _Call(None, None, threading.get_ident(), None)
+        self._open_for_call(training, gradients)
+
+    def on_compiled_exit(self) -> None:
+        if self._call is not None and self._call.module is None:
+            self._call = None
+            self._counting = self._counting and self._explicit
 
     def on_root_exit(self, module: nn.Module) -> None:
-        if torch.compiler.is_compiling():
-            return
         call = self._call
         if call is None or module is not call.module or threading.get_ident() != call.thread:
             return
@@ -251,6 +259,13 @@ class Recorder:
             self.discard()
 
     # Windows.
+
+    def _open_for_call(self, training: bool, gradients: bool) -> None:
+        if training and not gradients:
+            return
+        with self._lock:
+            self._open("train" if training else "valid")
+            self._counting = self._window is not None and self._window.recorded
 
     def _open(self, phase: Phase) -> None:
         self._close_window()
@@ -271,8 +286,7 @@ class Recorder:
             if batch.recorded and not columns.streams:
                 self.notices.say(
                     "unfired",
-                    f"No recorded layer ran in {batch.phase} batch {batch.index}: under torch.compile layers do not run as "
-                    "modules, so record the model uncompiled; else choose layers that are called.",
+                    f"No recorded layer ran in {batch.phase} batch {batch.index}: {self._way_out('choose layers that are called')}.",
                 )
 
     def _hand_on(self) -> None:
@@ -282,6 +296,20 @@ class Recorder:
             self._sink.append(batch, columns.streams, columns.rows, columns.moments)
 
     # Counting.
+
+    def _counts(self, layer: int) -> bool:
+        """Whether what a layer returns now belongs to the batch that is open."""
+        if not self._counting:
+            if (self._window if self._explicit else self._call) is None:
+                self._fired_outside(layer)
+            return False
+        return layer not in self._disabled and self._here() and not _replaying()
+
+    def _count_all(self, layer: int, found: Iterable[tuple[str, Tensor]]) -> None:
+        name, module, arguments = self._layers[layer]
+        for suffix, tensor in found:
+            if is_countable(tensor):
+                self._count(name + suffix, tensor, module, arguments)
 
     def _count(self, name: str, tensor: Tensor, module: str, arguments: str) -> None:
         with self._lock:
@@ -318,6 +346,14 @@ class Recorder:
         )
         self.notices.say("outside", f"{name!r} ran outside of a batch and was not counted: {way_out}.")
 
+    def _way_out(self, otherwise: str) -> str:
+        if not self._is_compiled:
+            return otherwise
+        return (
+            "the model was compiled and called before, and torch ignores hooks that are added after that: "
+            "begin recording before the first call, or call torch._dynamo.reset() after record(...)"
+        )
+
     def _on_step(self, *_: object) -> None:
         if self._here() and self._clock.steps is not None:
             self._clock.steps += 1
@@ -343,6 +379,14 @@ class Recorder:
         self._call = None
         self.discard()
         return False
+
+
+def _calling_frame() -> FrameType | None:
+    """Return the frame in which torch calls the hooks of a module; it lives until the call of the module ends."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") != "torch.nn.modules.module":
+        frame = frame.f_back
+    return frame
 
 
 def _replaying() -> bool:

@@ -34,11 +34,14 @@ class Target:
 
 
 def roots(model: nn.Module) -> list[nn.Module]:
-    """Return the modules whose call is a call of the model: the model, and what data-parallel wrappers wrap."""
+    """Return the modules whose call is a call of the model: the model, and what wrappers around it wrap."""
     chain = [model]
-    while isinstance(chain[-1], (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        chain.append(chain[-1].module)
-    return chain
+    while True:
+        parallel = isinstance(chain[-1], (nn.DataParallel, nn.parallel.DistributedDataParallel))
+        inner = getattr(chain[-1], "module" if parallel else "_orig_mod", None)  # the latter is torch.compile's
+        if not isinstance(inner, nn.Module):
+            return chain
+        chain.append(inner)
 
 
 def select(model: nn.Module, layers: Layers = None) -> list[Target]:
@@ -92,9 +95,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _candidates(model: nn.Module) -> Iterator[Target]:
-    inner = roots(model)[-1]
-    inner = getattr(inner, "_orig_mod", inner)
-    for path, module in inner.named_modules():
+    for path, module in roots(model)[-1].named_modules():
         parts = [part for part in path.split(".") if part and part != "_orig_mod"]
         if "parametrizations" in parts or isinstance(module, (torch.jit.ScriptModule, *_CONTAINERS)):
             continue
