@@ -24,6 +24,9 @@ __all__ = ["Axis", "LinearAxis", "SignedLogAxis", "axis_from_dict", "common_axis
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+#: Share of a bin below which an overlap with a row is the rounding of their edges.
+_ROUNDING = 1e-9
+
 
 class Axis(ABC):
     """What the two axes share; ``bins`` counts exclude under- and overflow."""
@@ -54,7 +57,8 @@ class Axis(ABC):
             return -1
         if edges[-1] < 0:
             return self.bins
-        return min(int(np.searchsorted(edges, 0.0, side="right")) - 1, self.bins - 1)
+        first = int(np.searchsorted(edges, 0.0))  # of two edges at zero the first: it begins the bin of zero alone
+        return min(first if edges[first] == 0 else first - 1, self.bins - 1)
 
     def project(self, row_edges: npt.ArrayLike) -> FloatArray:
         """Return the matrix that redistributes bin counts over the rows between `row_edges`.
@@ -87,6 +91,9 @@ class Axis(ABC):
         width = upper - lower
         point = width == 0
         below = np.clip((rows[:, None] - lower) / np.where(point, 1.0, width), 0.0, 1.0)
+        # an edge that misses a bin's own only by rounding must not put a value where there is none
+        below[below < _ROUNDING] = 0.0
+        below[below > 1.0 - _ROUNDING] = 1.0
         below[:, point] = rows[:, None] > lower[point]
         below[-1, point] = rows[-1] >= lower[point]
         cumulative = np.vstack([np.zeros(self.bins), below, np.ones(self.bins)])
