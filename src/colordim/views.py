@@ -1,0 +1,429 @@
+"""Runs that draw themselves: what is to be seen is read here, and drawn by :mod:`colordim.charts`.
+
+Matplotlib is imported only when something is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+import colordim.run
+from colordim import statistics
+from colordim.column import COUNTERS, PHASES, Kind, Phase, Stream
+from colordim.run import StreamKey
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from colordim.charts.colorful_grid import EpochCounts, WindowChoice
+    from colordim.charts.frame import Panel
+
+__all__ = ["Run"]
+
+#: Batches that are read at once where every single one has to be looked at.
+_CHUNK = 1024
+
+_PLURALS = {
+    "activation": "activations",
+    "gradient": "gradients of the outputs",
+    "weight": "weights",
+    "weight_gradient": "gradients of the weights",
+    "update": "updates of the weights",
+}
+
+
+class Run(colordim.run.Run):
+    """A recorded run with its charts.
+
+    Each returns a :class:`matplotlib.figure.Figure` that belongs to no window and to no pyplot state: a
+    notebook shows it when it is the value of a cell, ``figure.savefig(path)`` writes it.
+    """
+
+    def colorful(
+        self,
+        layers: StreamKey | Sequence[StreamKey] | None = None,
+        *,
+        kind: Kind = "activation",
+        phase: Phase | Sequence[Phase] = "train",
+        start: int | None = None,
+        stop: int | None = None,
+        window: WindowChoice = "shared",
+        color: Literal["share", "count"] = "share",
+        rows: int | None = None,
+        cols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        mean: bool = False,
+        profiles: bool = False,
+        focus: int | None = None,
+        colorbar: Literal["auto", "each", "shared"] | None = "auto",
+        title: str | None = None,
+    ) -> Figure:
+        """Draw the colorful dimension: a column of colours for every batch, a panel for every layer.
+
+        Nothing is sampled: where there are more batches than pixels, a column is the exact mean of
+        adjacent batches.
+
+        Parameters
+        ----------
+        layers : Stream, str, int or a sequence of them, optional
+            As :meth:`colordim.run.Run.select` takes them; all by default.
+        kind : str
+            ``"activation"``, ``"gradient"``, ``"weight"``, ``"weight_gradient"`` or ``"update"``.
+        phase : {"train", "valid"} or a sequence of both
+            Of both, each layer has two panels beside each other.
+        start, stop : int, optional
+            Batches ``start <= batch < stop`` of the (first) phase, as in a slice; of another phase, what
+            ran meanwhile.
+        window : {"shared", "own", "symlog"} or (float, float)
+            Values on show. ``"shared"``: linear, symmetric about zero, wide enough for 99.5 % of the values
+            of nine layers in ten; ``"own"``: chosen for each layer; ``"symlog"``: every value, on a
+            symmetric logarithmic scale. What lies outside is in the strips at the edges.
+        color : {"share", "count"}
+            Whether colour is a cell's share of the layer's values or its count; on a log scale.
+        rows, cols : int, optional
+            Of the grid of panels.
+        figsize : (float, float), optional
+            Inches.
+        mean : bool
+            Superimpose the mean, and dashed mean +- std.
+        profiles : bool
+            Superimpose each epoch's average histogram, and in grey that of its last quarter.
+        focus : int, optional
+            Draw only so many layers: those whose distribution changed most.
+        colorbar : {"auto", "each", "shared"}, optional
+            One for each panel, one for all, or none; ``"auto"`` chooses by the number of panels.
+        title : str, optional
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        AxisError
+            If the window is empty.
+        StreamError
+            If a part of `layers` names no stream.
+        ValueError
+            If another argument is none of its values.
+        """
+        from colordim.charts.colorful_grid import colorful_grid, grid_of
+        from colordim.charts.frame import sentence_figure
+        from colordim.charts.window import window_from
+
+        _check("color", color, ("share", "count"))
+        _check("colorbar", colorbar, ("auto", "each", "shared", None))
+        if window not in ("shared", "own", "symlog"):
+            window_from(window)  # type: ignore[arg-type]  # a bad window is told before anything is read
+        phases = _phases(phase)
+        spans = self._spans(phases, start, stop)
+        streams = self.select(layers, kind)
+        if focus is not None:
+            streams = self._most_changed(streams, focus, phases[0], spans[phases[0]])
+        if (reason := self._nothing(streams, kind, spans)) is not None:
+            return sentence_figure(reason, figsize)
+        shown = [phase for phase in phases if spans[phase][1] > spans[phase][0]]
+        grid, bar = grid_of(
+            len(streams) * len(shown), window=window, bar=colorbar, rows=rows, cols=cols, figsize=figsize, multiple=len(shown)
+        )
+        panels = [
+            self._panel(stream, phase, spans[phase], grid.panel_width, mark=phase if len(phases) > 1 else "")
+            for stream in streams
+            for phase in shown
+        ]
+        epochs = None
+        if profiles:
+            keys = [(stream, phase) for stream in streams for phase in shown]
+            epochs = {i: self._epoch_counts(*key, spans[key[1]]) for i, key in enumerate(keys)}
+        return colorful_grid(
+            panels, grid, window=window, color=color, bar=bar, mean=mean, profiles=epochs, value_name=kind.replace("_", " "),
+            title=self._title(title, f"{_PLURALS[kind]}, {' and '.join(shown)}"),
+        )  # fmt: skip
+
+    def dead(
+        self,
+        layers: StreamKey | Sequence[StreamKey] | None = None,
+        *,
+        kind: Kind = "activation",
+        phase: Phase = "train",
+        start: int | None = None,
+        stop: int | None = None,
+        threshold: float = 0.05,
+        rows: int | None = None,
+        cols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        title: str | None = None,
+    ) -> Figure:
+        """Draw the share of values that are exactly zero, and of those near zero, over the batches.
+
+        Parameters
+        ----------
+        layers, kind, phase, start, stop, rows, cols, figsize, title
+            As in :meth:`colorful`.
+        threshold : float
+            Near zero is ``|x| <= threshold``; 0.05 is that of fastai.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        StreamError
+            If a part of `layers` names no stream.
+        ValueError
+            If `threshold` is negative or `phase` is none.
+        """
+        from colordim.charts.dead import dead_grid, grid_of
+        from colordim.charts.frame import sentence_figure
+
+        if not threshold >= 0:
+            raise ValueError(f"threshold={threshold} cannot be: near zero is |x| <= threshold, so it is at least 0.")
+        spans = self._spans(_phases(phase), start, stop)
+        streams = self.select(layers, kind)
+        if (reason := self._nothing(streams, kind, spans)) is not None:
+            return sentence_figure(reason, figsize)
+        grid = grid_of(len(streams), rows=rows, cols=cols, figsize=figsize)
+        panels = [self._panel(stream, phase, spans[phase], grid.panel_width) for stream in streams]
+        return dead_grid(panels, grid, threshold=threshold, title=self._title(title, f"zeros among the {_PLURALS[kind]}"))
+
+    def profile(
+        self,
+        layers: StreamKey | Sequence[StreamKey] | None = None,
+        *,
+        kind: Kind = "activation",
+        phase: Phase = "train",
+        start: int | None = None,
+        stop: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        title: str | None = None,
+    ) -> Figure:
+        """Draw mean and standard deviation of all layers over the batches, coloured by depth.
+
+        Parameters are those of :meth:`colorful`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        StreamError
+            If a part of `layers` names no stream.
+        ValueError
+            If `phase` is none.
+        """
+        from colordim.charts.frame import sentence_figure
+        from colordim.charts.profile import PANEL_WIDTH, profile_figure
+
+        spans = self._spans(_phases(phase), start, stop)
+        streams = self.select(layers, kind)
+        if (reason := self._nothing(streams, kind, spans)) is not None:
+            return sentence_figure(reason, figsize)
+        panels = [self._panel(stream, phase, spans[phase], PANEL_WIDTH) for stream in streams]
+        return profile_figure(panels, figsize=figsize, title=self._title(title, f"{_PLURALS[kind]}, {phase}"))
+
+    def twin_peaks(
+        self,
+        layer: StreamKey = -1,
+        epoch: int = -1,
+        *,
+        kind: Kind = "activation",
+        window: tuple[float, float] | None = None,
+        figsize: tuple[float, float] | None = None,
+        title: str | None = None,
+    ) -> Figure:
+        """Draw what the end of an epoch's training says against what its validation says.
+
+        The mean histogram of the last quarter of the epoch's training batches, and that of its whole
+        validation pass; of the last layer of a binary classifier they have two peaks, its no and its yes.
+
+        Parameters
+        ----------
+        layer : Stream, str or int
+            The last by default.
+        epoch : int
+            Number of the epoch; negative numbers count from the end.
+        kind : str
+        window : (float, float), optional
+            Values on show; by default 99.5 % of them.
+        figsize : (float, float), optional
+            Inches.
+        title : str, optional
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        AxisError
+            If the window is empty.
+        StreamError
+            If there is no such layer.
+        ValueError
+            If there is no such epoch.
+        """
+        from colordim.charts.frame import sentence_figure
+        from colordim.charts.twin_peaks import twin_peaks_figure
+        from colordim.charts.window import window_from
+
+        chosen = None if window is None else window_from(window)
+        streams = self.select(None, kind)
+        spans = self._spans(PHASES, None, None)
+        if (reason := self._nothing(streams, kind, spans)) is not None:
+            return sentence_figure(reason, figsize)
+        stream = self.stream(layer, kind)
+        table = self.batches
+        number = _epoch_number(table["epoch"], epoch)
+        counted = (table["epoch"] == number) & table["recorded"]
+        train = table["index"][counted & (table["phase"] == "train")]
+        valid = table["index"][counted & (table["phase"] == "valid")]
+        sides = {
+            "train": self._sum(stream, "train", train[3 * len(train) // 4 :]),
+            "valid": self._sum(stream, "valid", valid),
+        }
+        return twin_peaks_figure(
+            sides, stream.axis, self._caption(stream), number, window=chosen, value_name=kind.replace("_", " "), figsize=figsize,
+            title=self._title(title, f"twin peaks, epoch {number}"),
+        )  # fmt: skip
+
+    def _spans(self, phases: Sequence[Phase], start: int | None, stop: int | None) -> dict[Phase, tuple[int, int]]:
+        """Batches to show of each phase; of the later phases those that ran while the first did."""
+        first = phases[0]
+        begin, end, _ = slice(start, stop).indices(self.length(first))
+        spans: dict[Phase, tuple[int, int]] = {first: (begin, max(begin, end))}
+        table = self.batches
+        for phase in phases[1:]:
+            index, batch = (table[name][table["phase"] == phase] for name in ("index", "batch"))
+            mine = table["batch"][(table["phase"] == first) & (table["index"] >= begin)]
+            beyond = table["batch"][(table["phase"] == first) & (table["index"] >= end)]
+            low = mine[0] if start is not None and len(mine) else -1
+            inside = index[(batch >= low) & (batch < (beyond[0] if stop is not None and len(beyond) else np.inf))]
+            spans[phase] = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
+        return spans
+
+    def _nothing(self, streams: Sequence[Stream], kind: Kind, spans: dict[Phase, tuple[int, int]]) -> str | None:
+        """Return the sentence that stands where there is nothing to draw."""
+        if not self.streams or not len(self.batches["batch"]):
+            return "Nothing has been recorded yet: a column is added with every batch that the model runs."
+        if not streams:
+            kinds = sorted({stream.kind for stream in self.streams})
+            return f"The run has no {_PLURALS[kind]}: it was recorded with kinds={tuple(kinds)}."
+        if all(stop <= start for start, stop in spans.values()):
+            return f"There are no {' or '.join(spans)} batches in what is to be shown."
+        return None
+
+    def _title(self, title: str | None, default: str) -> str:
+        if title is not None:
+            return title
+        return f"{self.name}: {default}" if self.name else default[0].upper() + default[1:]
+
+    def _caption(self, stream: Stream, note: str = "", mark: str = "") -> Any:
+        from colordim.charts.titles import Caption
+
+        output = stream.kind in ("activation", "gradient")
+        return Caption(stream.name, stream.module, stream.arguments, stream.shape, output, note, mark)
+
+    def _panel(self, stream: Stream, phase: Phase, span: tuple[int, int], inches: float, mark: str = "") -> Panel:
+        from colordim.charts.columns import column_width, regular
+        from colordim.charts.frame import Panel
+        from colordim.charts.labels import percent
+        from colordim.charts.style import DPI
+
+        start, stop = span
+        width, level = column_width(stop - start, int(inches * DPI))
+        block = self.columns(stream, phase, start, stop, level)
+        columns = regular(
+            block.first, block.number, block.counts, block.counters, block.moments, width=width, start=start, stop=stop
+        )
+        zeros = float(statistics.ratio(columns.total("zeros"), columns.total("size")))
+        table = self.batches
+        starts = self.epochs(phase)
+        mine = table["phase"] == phase
+        numbers = table["epoch"][mine][np.searchsorted(table["index"][mine], starts)]
+        not_finite = self._not_finite(stream, phase, span) if columns.not_finite.any() else ""
+        note = f"zeros {percent(zeros)}" if columns.total("size") else "never ran"
+        return Panel(self._caption(stream, note, mark), phase, stream.axis, columns, start, stop, starts, numbers, not_finite)
+
+    def _not_finite(self, stream: Stream, phase: Phase, span: tuple[int, int]) -> str:
+        """Say in how many batches there was NaN, and in how many Inf."""
+        nan = inf = 0
+        for begin in range(span[0], span[1], _CHUNK):
+            counters = self.columns(stream, phase, begin, min(begin + _CHUNK, span[1])).counters
+            at = {name: counters[:, i] for i, name in enumerate(COUNTERS)}
+            nan += int(np.count_nonzero(at["nan"]))
+            inf += int(np.count_nonzero(at["pos_inf"] + at["neg_inf"]))
+        found = [f"{name} in {number}" for name, number in (("NaN", nan), ("Inf", inf)) if number]
+        return f"{', '.join(found)} batch{'es' if max(nan, inf) > 1 else ''}"
+
+    def _most_changed(self, streams: Sequence[Stream], focus: int, phase: Phase, span: tuple[int, int]) -> tuple[Stream, ...]:
+        """Return the streams that changed most, in call order."""
+        from colordim.charts.columns import column_width
+
+        if focus < 1:
+            raise ValueError(f"focus={focus} cannot be: it is the number of layers to draw, at least 1.")
+        _, level = column_width(span[1] - span[0], 64)
+        changes = [statistics.change(self.columns(stream, phase, *span, level).counts) for stream in streams]
+        chosen = set(np.argsort(-np.array(changes), kind="stable")[:focus].tolist())
+        return tuple(stream for i, stream in enumerate(streams) if i in chosen)
+
+    def _epoch_counts(self, stream: Stream, phase: Phase, span: tuple[int, int]) -> list[EpochCounts]:
+        """Return the histogram of each epoch on show, and of its last quarter."""
+        from colordim.charts.colorful_grid import EpochCounts
+
+        starts = self.epochs(phase).tolist()
+        table = self.batches
+        index = table["index"][(table["phase"] == phase) & table["recorded"]]
+        found = []
+        for begin, end in zip(starts, [*starts[1:], self.length(phase)], strict=True):
+            inside = index[(index >= max(begin, span[0])) & (index < min(end, span[1]))]
+            if len(inside):
+                cut = inside[3 * len(inside) // 4 :]
+                whole, whole_batches, _ = self._sum(stream, phase, inside)
+                last, last_batches, _ = self._sum(stream, phase, cut)
+                found.append(
+                    EpochCounts(max(begin, span[0]), min(end, span[1]), whole, whole_batches, last, last_batches)
+                )
+        return found
+
+    def _sum(
+        self, stream: Stream, phase: Phase, index: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], int, npt.NDArray[np.int64]]:
+        """Return counts, batches in which the stream fired, and counters, added up over adjacent recorded batches."""
+        counts, counters = np.zeros(stream.axis.bins, np.int64), np.zeros(len(COUNTERS), np.int64)
+        fired = 0
+        for piece in np.array_split(index, max(-(-len(index) // _CHUNK), 1)):
+            if len(piece):
+                block = self.columns(stream, phase, int(piece[0]), int(piece[-1]) + 1)
+                counts += block.counts.sum(axis=0)
+                counters += block.counters.sum(axis=0)
+                fired += int(np.count_nonzero(block.counters[:, COUNTERS.index("calls")]))
+        return counts, fired, counters
+
+
+def _phases(phase: Phase | Sequence[Phase]) -> tuple[Phase, ...]:
+    phases: tuple[Any, ...] = (phase,) if isinstance(phase, str) else tuple(dict.fromkeys(phase))
+    for one in phases:
+        _check("phase", one, PHASES)
+    if not phases:
+        raise ValueError(f"no phase was given: take one of {', '.join(PHASES)}, or both.")
+    return phases
+
+
+def _check(name: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown: take one of {', '.join(map(repr, allowed))}.")
+
+
+def _epoch_number(epochs: npt.NDArray[np.int64], epoch: int) -> int:
+    known = sorted(set(epochs.tolist()))
+    if epoch < 0 and -epoch <= len(known):
+        return int(known[epoch])
+    if epoch in known:
+        return epoch
+    raise ValueError(f"the run has no epoch {epoch}: it has {len(known)}, from {known[0]} to {known[-1]}.")
