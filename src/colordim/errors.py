@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "ArgumentError",
     "AxisError",
     "ColordimError",
     "ColordimWarning",
@@ -18,6 +19,10 @@ __all__ = [
 
 class ColordimError(Exception):
     """Base of all errors that colordim raises; the message is one sentence with the way out."""
+
+
+class ArgumentError(ColordimError, ValueError):
+    """An argument outside its domain: an unknown phase, a batch interval below one."""
 
 
 class AxisError(ColordimError, ValueError):

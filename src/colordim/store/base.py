@@ -15,7 +15,15 @@ import numpy.typing as npt
 
 from colordim.column import COUNTERS, NO_MOMENTS, Phase, Stream
 
-__all__ = ["Block", "Reader"]
+__all__ = ["BATCH_COLUMNS", "Block", "Reader", "batch_key"]
+
+#: What every row of the table of batches has, before what was logged.
+BATCH_COLUMNS = ("batch", "index", "epoch", "step", "phase", "time", "recorded")
+
+
+def batch_key(name: str) -> str:
+    """Return the key of a logged name in the table of batches: "step" becomes "step_", as "step" is taken."""
+    return f"{name}_" if name.rstrip("_") in BATCH_COLUMNS else name
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,8 @@ class Reader(Protocol):
         """Return one row a batch, by ascending number.
 
         Keys: ``batch, index, epoch, step`` (int64), ``phase`` (str), ``time`` (float64), ``recorded``
-        (bool), then every logged name in order of first appearance (float64, NaN where not logged).
+        (bool), then every logged name in order of first appearance (float64, NaN where not logged),
+        as :func:`batch_key` gives it.
         """
 
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:

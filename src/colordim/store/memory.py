@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.column import MOMENTS, PHASES, Batch, Phase, Stream
-from colordim.store.base import Block
+from colordim.store.base import Block, batch_key
 
 __all__ = ["MemoryStore", "batch_table"]
 
@@ -109,5 +109,5 @@ def batch_table(batches: Sequence[Batch]) -> dict[str, npt.NDArray[Any]]:
         "recorded": np.array([b.recorded for b in batches], np.bool_),
     }
     for name in dict.fromkeys(name for b in batches for name in b.values):
-        table[name] = np.array([b.values.get(name, np.nan) for b in batches], np.float64)
+        table[batch_key(name)] = np.array([b.values.get(name, np.nan) for b in batches], np.float64)
     return table

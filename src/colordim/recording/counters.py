@@ -1,0 +1,127 @@
+"""The rows of all streams, filled during a batch and taken out at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from colordim.axis import Axis
+from colordim.binning import Row, bin_into
+from colordim.column import COUNTERS, MOMENTS, Stream
+
+__all__ = ["Columns", "Counters"]
+
+_CALLS = COUNTERS.index("calls") - len(COUNTERS)
+
+
+@dataclass
+class _Slot:
+    stream: Stream
+    rows: dict[torch.device, Row] = field(default_factory=dict)
+    fired: bool = False
+
+    def clear(self) -> None:
+        self.fired = False
+        for row in self.rows.values():
+            row.clear()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of one batch, as :meth:`colordim.column.Sink.append` takes them."""
+
+    streams: list[Stream]
+    rows: npt.NDArray[np.int64]
+    moments: npt.NDArray[np.float64]
+
+
+class Counters:
+    """Counts tensors by stream; a stream is made when its first tensor is seen.
+
+    Parameters
+    ----------
+    axis_of : callable
+        Returns the axis for the name of a stream.
+    declare : callable
+        Is told of each new stream before its first column is taken.
+    """
+
+    def __init__(self, axis_of: Callable[[str], Axis], declare: Callable[[Stream], None]) -> None:
+        self._axis_of = axis_of
+        self._declare = declare
+        self._slots: dict[str, _Slot] = {}
+
+    def count(self, name: str, tensor: Tensor, module: str, arguments: str) -> bool:
+        """Add all elements of `tensor` to the stream `name`.
+
+        Returns
+        -------
+        bool
+            False if the tensor has no values that could be read.
+        """
+        slot = self._slots.get(name)
+        if slot is None:
+            slot = _Slot(self._new_stream(name, tensor, module, arguments))
+        row = slot.rows.get(tensor.device) or Row.new(slot.stream.axis, tensor.device)
+        try:
+            if not bin_into(tensor, slot.stream.axis, row):
+                return False
+        except BaseException:
+            slot.clear()  # half a tensor in the row would break the sum rule
+            raise
+        if name not in self._slots:
+            self._declare(slot.stream)
+            self._slots[name] = slot
+        slot.rows[tensor.device] = row
+        row.counts[_CALLS] += 1
+        slot.fired = True
+        return True
+
+    def take(self) -> Columns:
+        """Return what was counted since the last time, and start again from nothing."""
+        fired = [slot for slot in self._slots.values() if slot.fired]
+        taken = [_take(slot) for slot in fired]
+        return Columns(
+            [slot.stream for slot in fired],
+            np.concatenate([counts for counts, _ in taken]) if taken else np.zeros(0, np.int64),
+            np.stack([moments for _, moments in taken]) if taken else np.zeros((0, len(MOMENTS))),
+        )
+
+    def clear(self) -> None:
+        """Forget what was counted since the last time."""
+        for slot in self._slots.values():
+            if slot.fired:
+                slot.clear()
+
+    def _new_stream(self, name: str, tensor: Tensor, module: str, arguments: str) -> Stream:
+        number = len(self._slots)
+        return Stream(
+            id=number,
+            name=name,
+            kind="activation",
+            module=module,
+            arguments=arguments,
+            shape=_shape(tensor),
+            order=number,
+            axis=self._axis_of(name),
+        )
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    if tensor.is_nested:  # ragged: only the number of its parts is one number
+        return (tensor.size(0),)
+    return tuple(int(size) for size in tensor.shape)
+
+
+def _take(slot: _Slot) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the row of a slot, added over devices, and clear it."""
+    counts = np.stack([row.counts.cpu().numpy() for row in slot.rows.values()]).sum(axis=0)
+    parts = np.stack([row.moments.cpu().numpy() for row in slot.rows.values()])
+    moments = np.array([parts[:, 0].sum(), parts[:, 1].sum(), parts[:, 2].min(), parts[:, 3].max()])
+    slot.clear()
+    return counts, moments

@@ -1,0 +1,114 @@
+"""Batches, epochs and steps as a recording numbers them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from colordim.column import PHASES, Batch, Phase
+
+__all__ = ["Clock", "Window"]
+
+
+@dataclass
+class Window:
+    """A batch that is open: what is counted and logged now belongs to it."""
+
+    phase: Phase
+    index: int
+    epoch: int
+    recorded: bool
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class Clock:
+    """Hands out the numbers of batches.
+
+    Epochs are told by :meth:`epoch`, or inferred until its first call: a training batch after
+    validation batches begins a new epoch.
+
+    Parameters
+    ----------
+    every : int
+        Every how many batches of a phase one is recorded.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self._every = every
+        self._batches = 0
+        self._index: dict[Phase, int] = dict.fromkeys(PHASES, 0)
+        self._epoch = 0
+        self._epochs_told = False
+        self._phases_in_epoch: set[Phase] = set()
+        self.steps: int | None = None
+
+    def epoch(self) -> None:
+        """Begin a new epoch, unless no batch was seen since the last began."""
+        self._epochs_told = True
+        self._next_epoch()
+
+    def open(self, phase: Phase) -> Window:
+        """Return the window of the next batch; it counts as a batch once it is closed."""
+        if phase == "train" and not self._epochs_told and self._phases_in_epoch == set(PHASES):
+            self._next_epoch()
+        index = self._index[phase]
+        return Window(phase, index, self._epoch, recorded=index % self._every == 0)
+
+    def close(self, window: Window) -> Batch:
+        """Return the batch that a window has become."""
+        number = self._batches
+        self._batches += 1
+        self._index[window.phase] += 1
+        self._phases_in_epoch.add(window.phase)
+        # Without an optimiser to listen to, every training batch is taken for a step.
+        steps = self._index["train"] if self.steps is None else self.steps
+        return Batch(
+            number, window.index, window.phase, window.epoch, steps, time.time(), window.recorded, window.values
+        )
+
+    @property
+    def batches(self) -> int:
+        """Number of batches closed so far."""
+        return self._batches
+
+    def _next_epoch(self) -> None:
+        if self._phases_in_epoch:
+            self._epoch += 1
+            self._phases_in_epoch.clear()
+
+
+#: Names that a batch has of its own, so that nothing can be logged under them.
+RESERVED = frozenset(Batch.__dataclass_fields__)
+
+
+def as_number(name: str, value: object) -> float:
+    """Return what was logged as a float.
+
+    Raises
+    ------
+    ValueError
+        If the name is a batch's own or the value is not one number; the message is for the user.
+    """
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is a column of every batch and cannot be logged: choose another name.")
+    size = getattr(value, "numel", None) or getattr(value, "size", 1)
+    count = size() if callable(size) else size
+    if count != 1:
+        raise ValueError(f"{name!r} has {count} values where one is logged per batch: log its mean.")
+    try:
+        return float(value.item() if hasattr(value, "item") else value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name!r} is a {type(value).__name__}, not a number: log a number.") from None
+
+
+def as_numbers(values: Mapping[str, object]) -> tuple[dict[str, float], list[str]]:
+    """Return the numbers among `values`, and a sentence for each that is none."""
+    numbers: dict[str, float] = {}
+    refused: list[str] = []
+    for name, value in values.items():
+        try:
+            numbers[name] = as_number(name, value)
+        except ValueError as error:
+            refused.append(str(error))
+    return numbers, refused

@@ -1,0 +1,132 @@
+"""The folder store returns what the memory store returns, however it cuts its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from colordim.column import MOMENTS, Batch
+from colordim.run import Run
+from colordim.store.base import Block
+from colordim.store.folder import FolderReader
+from colordim.store.memory import MemoryStore
+from colordim.store.writer import FolderWriter
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "a frame a batch": {"flush_batches": 1},
+    "sealed often": {"flush_batches": 3, "seal_bytes": 60_000},
+    "sealed with every frame": {"flush_batches": 7, "seal_bytes": 1},
+    "frames by bytes": {"flush_bytes": 40_000, "seal_bytes": 400_000},
+}
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "live"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_equals_memory(kit: Any, tmp_path: Path, setting: str, closed: bool) -> None:
+    memory = kit.record(tmp_path / "run", seed=len(setting), close=closed, **SETTINGS[setting])
+    reader = FolderReader(tmp_path / "run")
+    kit.same(reader, memory, [(0, 10**9), (0, 1), (17, 18), (100, 177), (5, 5), (10**6, 10**7)])
+    assert reader.problems == ()
+    assert reader.ended == memory.ended
+    assert reader.info == {"schema": 1, "name": "a"}
+    tails, sealed = (sorted((tmp_path / "run" / "rank=0").glob(name)) for name in ("tail-*", "batches/*"))
+    assert not (closed and tails)
+    assert sealed if closed or "seal_bytes" in SETTINGS[setting] else tails and not sealed
+    assert not list((tmp_path / "run").rglob(".*")), "no temporary file is left"
+
+
+def test_refreshed_while_written(kit: Any, tmp_path: Path) -> None:
+    """A reader that follows sees after every flush what the memory store holds."""
+    memory = MemoryStore()
+    writer = FolderWriter(tmp_path, {}, flush_batches=5, seal_bytes=100_000)
+    reader = FolderReader(tmp_path)
+    for step in kit.training(3, 200):
+        step.into(memory, writer)
+        if step.batch.batch % 9 == 0:
+            writer.flush()
+            assert len(reader.batches()["batch"]) < step.batch.batch + 1, "a snapshot changes by refresh alone"
+            reader.refresh()
+            kit.same(reader, memory)
+    writer.close("KeyboardInterrupt")
+    assert reader.ended is None
+    reader.refresh()
+    assert reader.ended == "KeyboardInterrupt"
+    kit.same(reader, memory)
+
+
+def test_levels_do_not_depend_on_cuts(kit: Any, tmp_path: Path) -> None:
+    memory = Run(kit.record(tmp_path / "run", seed=5, flush_batches=3, seal_bytes=60_000))
+    folder = Run(FolderReader(tmp_path / "run"))
+    for level in range(5):
+        for stream in ("layer0", "layer3"):
+            a, b = (run.columns(stream, "train", 3, -4, level) for run in (memory, folder))
+            for name in ("first", "last", "number", "counts", "counters"):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+            np.testing.assert_array_equal(a.moments[:, 2:], b.moments[:, 2:])
+            # Floating-point sums may round differently, by the order in which they are added.
+            np.testing.assert_allclose(a.moments[:, :2], b.moments[:, :2], rtol=1e-12, atol=1e-12)
+
+
+def test_large_counts_and_empty_columns(kit: Any, tmp_path: Path) -> None:
+    """Counts that need 64 bits survive beside small ones, and a column of NaN alone has fired."""
+    stream = kit.stream(1)
+    big = np.zeros(stream.width, np.int64)
+    big[[0, 7]] = [2**62, 1]
+    big[-2] = 2**62 + 1
+    nan = np.zeros(stream.width, np.int64)
+    nan[stream.axis.bins + 2] = nan[-2] = 5
+    for name, options in (("sealed", {"seal_bytes": 1}), ("tail", {})):
+        writer = FolderWriter(tmp_path / name, {}, flush_batches=1, **options)
+        writer.declare(stream)
+        for number, row in enumerate([big, nan, nan]):
+            moments = np.array([[0.0, 0.0, np.inf, -np.inf]])
+            writer.append(Batch(number, number, "train", 0, 0, 0.0), [stream], row.copy(), moments)
+            writer.flush()
+        reader = FolderReader(tmp_path / name)
+        block = Block.concatenate(list(reader.blocks(stream, "train", 0, 9)), stream.axis.bins)
+        np.testing.assert_array_equal(np.hstack([block.counts, block.counters]), [big, nan, nan])
+        assert block.moments.shape == (3, len(MOMENTS))
+        assert reader.problems == ()
+        writer.close("stopped")
+
+
+def test_files_are_plain_parquet(kit: Any, tmp_path: Path) -> None:
+    """The layout that other engines read: names, types, encodings, a row group a stream."""
+    kit.record(tmp_path, seed=1, batches=130)
+    rank = tmp_path / "rank=0"
+    columns = pq.ParquetFile(rank / "columns/level=0/0000000000.parquet")
+    assert columns.schema_arrow.names == ["stream", "bucket", "lower", "upper", "first", "counts"]
+    assert columns.metadata.num_row_groups == 4
+    leaf = columns.metadata.row_group(0).column(5)
+    assert leaf.path_in_schema == "counts.list.element"
+    assert "BYTE_STREAM_SPLIT" in leaf.encodings
+    assert leaf.compression == "ZSTD"
+    moments = pq.read_table(rank / "moments/level=0/0000000000.parquet")
+    assert moments.column_names[:4] == ["stream", "batch", "under", "over"]
+    batches = pq.read_table(rank / "batches/0000000000.parquet")
+    assert batches.column_names[:7] == ["batch", "index", "epoch", "step", "phase", "time", "recorded"]
+    assert batches.column("loss").null_count > 0, "what was not logged is null, not NaN"
+    # Every value is accounted for, also in the sealed files: bins + the five outsiders == size.
+    table = columns.read()
+    counted = sum(sum(row) for row in table.column("counts").to_pylist())
+    outside = sum(sum(moments.column(name).to_pylist()) for name in ("under", "over", "nan", "pos_inf", "neg_inf"))
+    assert counted + outside == sum(moments.column("size").to_pylist())
+
+
+@pytest.mark.parametrize("batches", [0, 1])
+def test_tiny_runs(kit: Any, tmp_path: Path, batches: int) -> None:
+    memory = kit.record(tmp_path, batches=batches)
+    kit.same(FolderReader(tmp_path), memory)
+
+
+def test_nothing_recorded_at_all(tmp_path: Path) -> None:
+    writer = FolderWriter(tmp_path, {}, seal_bytes=1)
+    for number in range(3):
+        writer.append(Batch(number, number, "train", 0, 0, 0.0, False), (), np.zeros(0, np.int64), np.zeros((0, 4)))
+    writer.close("stopped")
+    assert FolderReader(tmp_path).batches()["batch"].tolist() == [0, 1, 2]
