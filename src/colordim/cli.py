@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,21 +40,21 @@ app = typer.Typer(
 )
 
 
-class Phases(StrEnum):
+class Phases(Enum):
     """Phases of a run."""
 
     train = "train"
     valid = "valid"
 
 
-class Colors(StrEnum):
+class Colors(Enum):
     """What colour stands for."""
 
     share = "share"
     count = "count"
 
 
-class Charts(StrEnum):
+class Charts(Enum):
     """Charts that can be drawn."""
 
     colorful = "colorful"
@@ -147,7 +147,7 @@ def demo(
 
 @app.command("ls")
 def list_runs(
-    folder: Annotated[Path, typer.Argument(help="A folder with runs in it, however deep.")] = Path("."),
+    folder: Annotated[Path, typer.Argument(help="A folder with runs in it, however deep.")] = Path(),
 ) -> None:
     """List the runs in a folder."""
     from rich.progress import track
@@ -252,7 +252,7 @@ def show(
     if terminal:
         if chart is not Charts.colorful or out is not None:
             raise UsageError("--terminal draws the colorful chart as text: leave out --chart and --out.")
-        streams = opened.select(chosen, kind=kind)  # type: ignore[arg-type]  # checked there
+        streams = opened.select(chosen, kind=kind)
         print_run(opened, streams, console, phase.value, limits, color.value, width or console.width, height)
         return
     name = out or Path(f"{_file_name(opened.name or run.resolve().name)}-{chart.value}.png")
@@ -294,7 +294,9 @@ def parse_window(text: str) -> str | tuple[float, float]:
     try:
         lo, hi = (float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--window {text} is no window: take shared, own, symlog, or two numbers as --window=-3,3.") from None
+        raise UsageError(
+            f"--window {text} is no window: take shared, own, symlog, or two numbers as --window=-3,3."
+        ) from None
     return lo, hi
 
 
@@ -312,6 +314,7 @@ def print_run(
     from rich.table import Table
 
     from colordim.charts import terminal
+    from colordim.charts.columns import column_width
 
     blocks = terminal.draws_blocks(console)
     columns = max(1, min(width // 48, len(streams)))
@@ -319,7 +322,8 @@ def print_run(
     lines = height or (min(max(console.height, 30), 40) - 4 if len(streams) == 1 else 14)
     maps = []
     for stream, shown in zip(streams, _windows(run, streams, phase, window), strict=True):
-        block = run.overview(stream, panel, phase)
+        level = column_width(run.length(phase), panel - terminal.FRAME_WIDTH)[1]
+        block = run.columns(stream, phase, level=level)
         maps.append(
             terminal.heat_map(
                 block.counts, block.counters, stream.axis, shown.edges,
@@ -343,12 +347,10 @@ def print_run(
 def _title(stream: Stream, phase: str) -> str:
     shape = f" {list(stream.shape)}" if stream.shape else ""
     what = "" if stream.kind == "activation" else f" {stream.kind}"
-    return f"{stream.name}{what}  {stream.module}{shape}  {phase}"
+    return f"{stream.name}{what}  {stream.module}{shape}{'' if phase == 'train' else f'  {phase}'}"
 
 
-def _windows(
-    run: Run, streams: Sequence[Stream], phase: Any, window: str | tuple[float, float]
-) -> list[Window]:
+def _windows(run: Run, streams: Sequence[Stream], phase: Any, window: str | tuple[float, float]) -> list[Window]:
     from colordim.charts import window as windows
     from colordim.statistics import half_width
 

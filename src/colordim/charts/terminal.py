@@ -16,7 +16,7 @@ from rich.text import Text
 
 from colordim.axis import Axis
 
-__all__ = ["HeatMap", "color_bar", "draw", "draws_blocks", "heat_map", "limits"]
+__all__ = ["FRAME_WIDTH", "HeatMap", "color_bar", "draw", "draws_blocks", "heat_map", "limits"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -26,6 +26,8 @@ SHADES = ".:-=+*#%@"
 
 _GUTTER = 10  # value labels and the axis line
 _MARGIN = 2  # the zero mark at the right
+#: Characters of a panel that are not columns.
+FRAME_WIDTH = _GUTTER + _MARGIN
 _FRAME = 5  # title, the strips above and below the window, batch axis and its labels
 _COLORS = [
     Color.from_rgb(*(255 * channel for channel in colormaps["viridis"](0.04 + 0.96 * i / 63)[:3])) for i in range(64)
@@ -132,7 +134,7 @@ def heat_map(
     n = len(counts)
     first = np.arange(n, dtype=np.int64) if first is None else np.asarray(first, dtype=np.int64)
     number = np.ones(n, dtype=np.int64) if number is None else np.asarray(number, dtype=np.int64)
-    factor = max(1, -(-n // max(1, width - _GUTTER - _MARGIN)))
+    factor = max(1, -(-n // max(1, width - FRAME_WIDTH)))
     starts = np.arange(0, n, factor)
     under, over, nan, pos_inf, neg_inf, _, size, _ = (
         np.add.reduceat(counters, starts, axis=0) if n else np.zeros((0, 8), np.int64)
@@ -188,7 +190,7 @@ def draw(heat: HeatMap, *, low: float, high: float, blocks: bool = True, width: 
     width : int
         Characters.
     """
-    repeat = max(1, (width - _GUTTER - _MARGIN) // max(1, len(heat.first)))
+    repeat = max(1, (width - FRAME_WIDTH) // max(1, len(heat.first)))
 
     def shade(values: FloatArray) -> IntArray:
         return np.repeat(_levels(values, low, high, len(_COLORS) if blocks else len(SHADES)), repeat, axis=-1)
@@ -200,7 +202,9 @@ def draw(heat: HeatMap, *, low: float, high: float, blocks: bool = True, width: 
     zero = _row_of(heat.edges, 0.0)
     above, below = shade(heat.above[None])[0], shade(heat.below[None])[0]
     text = Text(no_wrap=True)
-    note = f"  {heat.batches} batches a column" if heat.batches > 1 else ""
+    note = (
+        f"  {heat.batches} {'batches' if width >= 70 else ''} a column".replace("  a", " a") if heat.batches > 1 else ""
+    )
     text.append(_cut(heat.title, width - len(note)), "bold")
     text.append(note + "\n", _FAINT)
     up, down = ("▲", "▼") if blocks else ("^", "v")
@@ -240,7 +244,7 @@ def color_bar(low: float, high: float, size: float | None = None, *, blocks: boo
     blocks : bool
     width : int
     """
-    length = max(10, min(width - _GUTTER - _MARGIN, 64))
+    length = max(10, min(width - FRAME_WIDTH, 64))
     shares = high <= 1.0
     values = np.geomspace(low, high, length)
     levels = _levels(values, low, high, len(_COLORS) if blocks else len(SHADES))
@@ -329,7 +333,7 @@ def _value_labels(edges: FloatArray, per_line: int) -> dict[int, str]:
     low, high = float(edges[0]), float(edges[-1])
     steps = np.diff(edges)
     if np.allclose(steps, steps[0]):
-        step = (high - low) / max(2, len(edges) // per_line / 4)
+        step = (high - low) / max(5, len(edges) // per_line / 4)
         nice = 10 ** math.floor(math.log10(step))
         nice *= next(m for m in (1, 2, 5, 10) if m * nice >= step * 0.999)
         values = [k * nice for k in range(math.ceil(low / nice), math.floor(high / nice) + 1)]
@@ -380,7 +384,9 @@ def _outside(values: FloatArray, unit: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return "0 %" if share == 0 else f"{100 * share:.2g} %" if share >= 1e-5 else f"{share:.0e}".replace("e-0", "e-")
+    if 0 < share < 1e-4:
+        return f"{100 * share:.0e} %".replace("e-0", "e-")
+    return f"{100 * share:.2g} %" if share < 0.995 else ">99 %" if share < 1 else "100 %"
 
 
 def _number(count: float) -> str:

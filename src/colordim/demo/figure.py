@@ -99,10 +99,23 @@ def side_by_side(
                 epoch_marks(ax, starts, np.arange(len(starts)), 0, run.length(), pixels, label=row == 0)
                 batch_axis(ax, 0, run.length(), width, labels=row == len(layers) - 1)
                 value_ticks(ax, _ticks(window), labels=column == 0)
-                ax.set_title(f"{layer}  {stream.module} {shape_text(stream.shape)}", loc="left", fontsize=8, pad=12 if row == 0 else 3, color=INK)
+                ax.set_title(
+                    f"{layer}  {stream.module} {shape_text(stream.shape)}",
+                    loc="left",
+                    fontsize=8,
+                    pad=12 if row == 0 else 3,
+                    color=INK,
+                )
         figure.text((_LEFT + width + _GAP / 2) / _WIDTH, 0.2 / _HEIGHT, "training batch", fontsize=9, ha="center")
         middle = (_BOTTOM + (height + _HEAD) * len(layers) / 2) / _HEIGHT
-        figure.text(0.14 / _WIDTH, middle, "activation (linear up to ±1, then logarithmic)", fontsize=9, rotation=90, va="center")
+        figure.text(
+            0.14 / _WIDTH,
+            middle,
+            "activation (linear up to ±1, then logarithmic)",
+            fontsize=9,
+            rotation=90,
+            va="center",
+        )
         bar = figure.add_axes(((_WIDTH - _RIGHT + 0.72) / _WIDTH, _BOTTOM / _HEIGHT, 0.16 / _WIDTH, 3.2 / _HEIGHT))
         color_bar(bar, scale, size=7)
     return figure
@@ -118,7 +131,10 @@ def _read(run: Run, stream: Stream) -> tuple[Stream, Columns]:
 
 def _window(panels: Sequence[Columns]) -> Window:
     """Show everything, linear between -1 and 1, where activations ought to be."""
-    largest = max(float(np.abs(columns.moments[:, 2:]).max(initial=0, where=np.isfinite(columns.moments[:, 2:]))) for columns in panels)
+    largest = max(
+        float(np.abs(columns.moments[:, 2:]).max(initial=0, where=np.isfinite(columns.moments[:, 2:])))
+        for columns in panels
+    )
     hi = max(round_up(largest), 10.0) if largest > 0 else 10.0
     return Window(-hi, hi, "symlog", 1.0)
 

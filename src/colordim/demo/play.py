@@ -72,7 +72,7 @@ def play(out: Path, console: Console, *, epochs: int = 8, seed: int = 7, show: b
     with console.status("Drawing"):
         notes = [f"validation accuracy by epoch: {accuracies(done)}" for done in results]
         side_by_side(runs, [BAD.title, GOOD.title], notes).savefig(picture)
-    text.write_text(guide(*results, len(digits.valid_labels), out), encoding="utf-8")
+    text.write_text(guide(results[0], results[1], len(digits.valid_labels), out), encoding="utf-8")
     opened = show and open_picture(picture.resolve())
     console.print(f"[bold]{picture}[/bold]{' is opened' if opened else ''} sets the two side by side:", soft_wrap=True)
     console.print("  left, values rise, crash to zero and start again, worse from layer to layer;")
@@ -85,7 +85,7 @@ def play(out: Path, console: Console, *, epochs: int = 8, seed: int = 7, show: b
 
 def _line(epoch: Epoch) -> str:
     return (
-        f"  epoch {epoch.number + 1:2}   train loss {epoch.train_loss:6.3f}   "
+        f"  epoch {epoch.number:2}   train loss {epoch.train_loss:6.3f}   "
         f"valid loss {epoch.valid_loss:6.3f}   accuracy {100 * epoch.accuracy:5.1f} %"
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,10 +111,10 @@ def train(
             for number in range(epochs):
                 model.train()
                 total = 0.0
-                for chosen in torch.randperm(len(digits.train_labels), generator=order).split(BATCH_SIZE)[:length]:
+                for chosen in _pieces(torch.randperm(len(digits.train_labels), generator=order), BATCH_SIZE)[:length]:
                     loss = cross_entropy(model(digits.train_images[chosen]), digits.train_labels[chosen])
                     optimizer.zero_grad()
-                    loss.backward()
+                    loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     recording.log(loss=loss, lr=optimizer.param_groups[0]["lr"])
                     if schedule is not None:
@@ -131,7 +131,7 @@ def _validate(model: nn.Module, digits: Digits, recording: Any) -> tuple[float, 
     loss, correct = 0.0, 0
     with torch.no_grad():
         for images, labels in zip(
-            digits.valid_images.split(VALID_BATCH_SIZE), digits.valid_labels.split(VALID_BATCH_SIZE), strict=True
+            _pieces(digits.valid_images, VALID_BATCH_SIZE), _pieces(digits.valid_labels, VALID_BATCH_SIZE), strict=True
         ):
             outputs = model(images)
             batch_loss = cross_entropy(outputs, labels)
@@ -139,6 +139,10 @@ def _validate(model: nn.Module, digits: Digits, recording: Any) -> tuple[float, 
             loss += batch_loss.item() * len(labels)
             correct += int((outputs.argmax(dim=1) == labels).sum())
     return loss / len(digits.valid_labels), correct / len(digits.valid_labels)
+
+
+def _pieces(tensor: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
+    return [tensor[start : start + size] for start in range(0, len(tensor), size)]
 
 
 @contextmanager
