@@ -6,13 +6,13 @@ import difflib
 import fnmatch
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from colordim.column import COUNTERS, MOMENTS, PHASES, Kind, Phase, Stream
-from colordim.errors import StreamError
+from colordim.errors import ArgumentError, StreamError
 from colordim.store.base import Block, Reader
 from colordim.store.pyramid import coarsest_level, merge
 
@@ -80,7 +80,7 @@ class Run:
         """
         return self._reader.batches()
 
-    def refresh(self) -> Run:
+    def refresh(self) -> Self:
         """Take in what was recorded since the last snapshot; return the run itself."""
         self._reader.refresh()
         return self
@@ -246,7 +246,7 @@ class Run:
 
     def _phase(self, phase: Phase) -> dict[str, npt.NDArray[Any]]:
         if phase not in PHASES:
-            raise ValueError(f"{phase!r} is not a phase: take one of {', '.join(PHASES)}.")
+            raise ArgumentError(f"{phase!r} is not a phase: take one of {', '.join(PHASES)}.")
         table = self.batches
         chosen = table["phase"] == phase
         return {name: values[chosen] for name, values in table.items()}

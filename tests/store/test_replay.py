@@ -74,7 +74,7 @@ def test_levels_do_not_depend_on_cuts(kit: Any, tmp_path: Path) -> None:
 
 def test_large_counts_and_empty_columns(kit: Any, tmp_path: Path) -> None:
     """Counts that need 64 bits survive beside small ones, and a column of NaN alone has fired."""
-    stream = kit.stream(1)
+    stream = kit.stream(0)
     big = np.zeros(stream.width, np.int64)
     big[[0, 7]] = [2**62, 1]
     big[-2] = 2**62 + 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -41,9 +43,19 @@ class Row:
             counts = torch.zeros(axis.bins + len(COUNTERS), dtype=torch.int64, device=device)
             return cls(counts, torch.tensor(NO_MOMENTS, dtype=torch.float64, device=device))
 
+    def take(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the counters and moments as arrays of their own, and set the row back to nothing counted."""
+        # Through NumPy, whose small operations cost a fraction of torch's.
+        counts, moments = self.counts.cpu().numpy(), self.moments.cpu().numpy()
+        if self.counts.device.type != "cpu":
+            self.clear()
+            return counts, moments
+        taken = counts.copy(), moments.copy()
+        counts.fill(0)
+        moments[:] = NO_MOMENTS
+        return taken
+
     def clear(self) -> None:
         """Set everything back to nothing counted."""
         self.counts.zero_()
-        self.moments[:2] = 0.0
-        self.moments[2] = float("inf")
-        self.moments[3] = float("-inf")
+        self.moments.copy_(torch.tensor(NO_MOMENTS))

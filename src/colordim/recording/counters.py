@@ -120,8 +120,10 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 
 def _take(slot: _Slot) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Return the row of a slot, added over devices, and clear it."""
-    counts = np.stack([row.counts.cpu().numpy() for row in slot.rows.values()]).sum(axis=0)
-    parts = np.stack([row.moments.cpu().numpy() for row in slot.rows.values()])
-    moments = np.array([parts[:, 0].sum(), parts[:, 1].sum(), parts[:, 2].min(), parts[:, 3].max()])
-    slot.clear()
-    return counts, moments
+    slot.fired = False
+    parts = [row.take() for row in slot.rows.values()]
+    if len(parts) == 1:
+        return parts[0]
+    counts = np.sum([part for part, _ in parts], axis=0)
+    sums = np.stack([part for _, part in parts])
+    return counts, np.array([sums[:, 0].sum(), sums[:, 1].sum(), sums[:, 2].min(), sums[:, 3].max()])

@@ -121,8 +121,8 @@ class Recorder:
         if not self._clock.batches:
             self.notices.say(
                 "nothing",
-                "Nothing was recorded: the model itself was never called in training mode with gradients or in "
-                'evaluation mode; put the batches into `with rec.batch("train"):`, or record the module that is called.',
+                "Nothing was recorded: the model itself was never called (uncompiled) in training mode with gradients or "
+                'in evaluation mode; put the batches into `with rec.batch("train"):`, or record the module that is called.',
             )
         self._sink.close(reason)
 
@@ -205,6 +205,8 @@ class Recorder:
     # Called by the hooks.
 
     def on_output(self, layer: int, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         if not self._counting:
             if (self._window if self._explicit else self._call) is None:
                 self._fired_outside(layer)
@@ -221,7 +223,7 @@ class Recorder:
         self._guard(name, layer, count)
 
     def on_root_enter(self, module: nn.Module) -> None:
-        if self._explicit or not self._here() or _replaying() or self._inside_call(module):
+        if self._explicit or _replaying() or not self._here() or self._inside_call(module):
             return
         # The frame that calls the hooks of the module lives until the call ends.
         self._call = _Call(module, sys._getframe(2), threading.get_ident(), sys.exc_info()[1])
@@ -232,6 +234,8 @@ class Recorder:
             self._counting = self._window is not None and self._window.recorded
 
     def on_root_exit(self, module: nn.Module) -> None:
+        if torch.compiler.is_compiling():
+            return
         call = self._call
         if call is None or module is not call.module or threading.get_ident() != call.thread:
             return
@@ -261,8 +265,15 @@ class Recorder:
         self._counting = False
         if self._window is not None:
             self._hand_on()
-            self._closed = (self._clock.close(self._window), self._counters.take())
+            batch, columns = self._clock.close(self._window), self._counters.take()
+            self._closed = batch, columns
             self._window = None
+            if batch.recorded and not columns.streams:
+                self.notices.say(
+                    "unfired",
+                    f"No recorded layer ran in {batch.phase} batch {batch.index}: under torch.compile layers do not run as "
+                    "modules, so record the model uncompiled; else choose layers that are called.",
+                )
 
     def _hand_on(self) -> None:
         if self._closed is not None:
@@ -336,4 +347,4 @@ class Recorder:
 
 def _replaying() -> bool:
     """Whether modules run for another purpose than a forward pass: recomputed in backward, traced, exported."""
-    return torch._C._current_graph_task_id() != -1 or torch._C._is_tracing() or torch.compiler.is_compiling()
+    return torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1 or torch._C._is_tracing()

@@ -204,6 +204,7 @@ class FolderReader:
                 footer = self._footer(self._rank / name, part.first)
                 if key == "columns":
                     if stream.id not in footer.group_of:
+                        self._problems.pop((name, stream.id), None)
                         return _Columns.unfired()
                     buckets, counts = read_columns(footer, stream.id, len(numbers))
                     if len(buckets) and not 0 <= buckets.min() <= buckets.max() < stream.axis.bins:
@@ -282,6 +283,8 @@ def _left_out(name: str, first: int, last: int | None, error: Exception, what: s
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     text = str(error).strip().splitlines()
     return text[0].rstrip(".") if text else type(error).__name__
 

@@ -52,15 +52,15 @@ class StreamColumns:
     batch : ndarray of int64, shape ``[n]``
     length : ndarray of int64, shape ``[n]``
         How many buckets of each column are occupied.
-    bucket, counts : ndarray of int64, shape ``[length.sum()]``
+    bucket, counts : ndarray of small integers, shape ``[length.sum()]``
     counters : ndarray of int64, shape ``[n, 8]``
     moments : ndarray of float64, shape ``[n, 4]``
     """
 
     batch: IntArray
     length: IntArray
-    bucket: IntArray
-    counts: IntArray
+    bucket: npt.NDArray[Any]
+    counts: npt.NDArray[Any]
     counters: IntArray
     moments: npt.NDArray[np.float64]
 
@@ -77,14 +77,16 @@ class StreamColumns:
         buckets : ndarray of int64, shape ``[occupied]``
         counts : ndarray of int64, shape ``[occupied, m]``
         """
-        place = np.repeat(np.searchsorted(batches, self.batch), self.length)
-        occupied = np.zeros(int(self.bucket.max(initial=-1)) + 1, np.bool_)
+        place = np.searchsorted(batches, self.batch).astype(np.int32)
+        occupied = np.zeros(int(self.bucket.max(initial=0)) + 1, np.bool_)
         occupied[self.bucket] = True
         row = np.cumsum(occupied) - 1
         buckets = np.flatnonzero(occupied)
-        counts = np.zeros((len(buckets), len(batches)), np.int64)
-        counts[row[self.bucket], place] = self.counts
-        return buckets, counts
+        counts = np.zeros(len(buckets) * len(batches), np.int64)
+        flat = (row * len(batches))[self.bucket]  # one index takes half the time of two
+        flat += np.repeat(place, self.length)
+        counts[flat] = self.counts
+        return buckets, counts.reshape(len(buckets), len(batches))
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Columns:
     moments : ndarray of float64, shape ``[n, 4]``
     offsets : ndarray of int64, shape ``[n + 1]``
         Where each column begins in `bucket` and `counts`.
-    bucket, counts : ndarray of the smallest unsigned integers that hold them
+    bucket, counts : ndarray of the smallest integers that hold them
         The occupied buckets of the columns, ascending within each, and their counts.
     """
 
@@ -178,15 +180,12 @@ class Columns:
         if not spans:
             return None
 
-        def joined(arrays: list[npt.NDArray[Any]]) -> IntArray:
-            return np.concatenate(arrays, dtype=np.int64, casting="unsafe")
-
         inner = [(part, part.offsets[lo], part.offsets[hi]) for part, lo, hi in spans]
         return StreamColumns(
-            batch=joined([part.batch[lo:hi] for part, lo, hi in spans]),
-            length=joined([np.diff(part.offsets[lo : hi + 1]) for part, lo, hi in spans]),
-            bucket=joined([part.bucket[lo:hi] for part, lo, hi in inner]),
-            counts=joined([part.counts[lo:hi] for part, lo, hi in inner]),
+            batch=np.concatenate([part.batch[lo:hi] for part, lo, hi in spans]),
+            length=np.concatenate([np.diff(part.offsets[lo : hi + 1]) for part, lo, hi in spans]),
+            bucket=np.concatenate([part.bucket[lo:hi] for part, lo, hi in inner]),
+            counts=np.concatenate([part.counts[lo:hi] for part, lo, hi in inner]),
             counters=np.concatenate([part.counters[lo:hi] for part, lo, hi in spans]),
             moments=np.concatenate([part.moments[lo:hi] for part, lo, hi in spans]),
         )
@@ -200,6 +199,6 @@ def _ranges(start: IntArray, length: IntArray) -> IntArray:
 
 
 def _smallest(values: IntArray) -> npt.NDArray[Any]:
-    if values.size and values.min() < 0:
-        return values
-    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    # No uint64: joined with int64 it would become float64.
+    return values.astype(np.min_scalar_type(high)) if low >= 0 and high < 2**32 else values

@@ -316,17 +316,23 @@ class FolderWriter:
             self._failed(error, None)
 
     def _failed(self, error: Exception, retry: _Retry | None) -> None:
-        what = (error.strerror or str(error)) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         if retry:
             retry.failed()
+        if isinstance(error, OSError):
+            message = (
+                f"the run folder {self.path} cannot be written ({error.strerror or error}): training goes on, what was "
+                f"written stays readable and up to {self._queue_bytes / _MB:g} MB wait in memory; free space or make "
+                "the folder writable, and writing goes on by itself."
+            )
+        else:
+            message = (
+                f"a part of the run {self.path} could not be written ({type(error).__name__}: {error}): training and "
+                "recording go on; please report this to the developers of colordim."
+            )
         with self._changed:
             if "failed" not in self._warned:
                 self._warned.add("failed")
-                self._message = (
-                    f"the run folder {self.path} cannot be written ({what}): training goes on, what was written stays "
-                    f"readable and up to {self._queue_bytes / _MB:g} MB wait in memory; free space or make the folder "
-                    "writable, and writing goes on by itself."
-                )
+                self._message = message
             self._changed.notify_all()
 
     def _release(self, number: int, written: bool) -> None:
