@@ -1,0 +1,334 @@
+"""The public face: wires the recorder, a store and the views together."""
+
+from __future__ import annotations
+
+import atexit
+import fnmatch
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from colordim.axis import Axis, LinearAxis, SignedLogAxis
+from colordim.column import Phase
+from colordim.errors import ArgumentError, DependencyError, RecordingError, SelectionError
+from colordim.store.folder import FolderReader
+from colordim.store.memory import MemoryStore
+from colordim.store.writer import FolderWriter
+from colordim.views import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from colordim.recording.recorder import Recorder
+    from colordim.recording.select import Layers
+
+__all__ = ["Recording", "observe", "open", "record"]
+
+T = TypeVar("T")
+Range = tuple[float, float] | Axis | Mapping[str, tuple[float, float] | Axis] | None
+
+# Recorders that are attached in this process, for observe().
+_attached: list[Recorder] = []
+
+
+class Recording:
+    """A training being recorded; made by :func:`record`.
+
+    As a context manager it starts on entering and stops on leaving; :meth:`start` and :meth:`stop`
+    do the same by hand.
+    """
+
+    def __init__(
+        self, make_recorder: Callable[[FolderWriter], Recorder] | None, folder: Path, info: dict[str, Any]
+    ) -> None:
+        self._make_recorder = make_recorder
+        self._folder = folder
+        self._info = info
+        self._recorder: Recorder | None = None
+        self._run: Run | None = None
+
+    def __enter__(self) -> Recording:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop("stopped" if error is None else _describe(error))
+
+    def start(self) -> Recording:
+        """Create the run's folder and attach the hooks.
+
+        Raises
+        ------
+        StoreError
+            If the folder cannot be created or written.
+        RecordingError
+            If the recording was started before.
+        """
+        if self._make_recorder is None:
+            return self
+        if self._recorder is not None:
+            raise RecordingError("a recording is started once: begin another with colordim.record(...).")
+        wanted, self._folder = self._folder, _free_folder(self._folder)
+        self._info.setdefault("name", self._folder.name)
+        self._recorder = self._make_recorder(FolderWriter(self._folder, self._info))
+        self._recorder.attach()
+        if self._folder != wanted:
+            self._recorder.notices.say("folder", f"{wanted} holds a run already, so this one is in {self._folder}.")
+        _attached.append(self._recorder)
+        atexit.register(self.stop, "the process ended")
+        return self
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Detach everything and finish the run; a second call does nothing."""
+        if self._recorder is None:
+            return
+        self._recorder.detach(reason)
+        if self._recorder in _attached:
+            _attached.remove(self._recorder)
+        atexit.unregister(self.stop)
+
+    @property
+    def path(self) -> str:
+        """Folder of the run."""
+        return "" if self._make_recorder is None else str(self._folder)
+
+    @property
+    def run(self) -> Run:
+        """The run as it is now; after :meth:`stop`, all of it."""
+        if self._make_recorder is None:
+            self._run = self._run or Run(MemoryStore(self._info))
+            return self._run
+        if self._recorder is None:
+            raise RecordingError("nothing is recorded yet: enter the recording, or call its start().")
+        self._recorder.flush()
+        self._run = self._run.refresh() if self._run else Run(FolderReader(self._folder))
+        return self._run
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the recording had to say: what was not recorded, and why."""
+        return self._recorder.notices.said if self._recorder else ()
+
+    @contextmanager
+    def batch(self, phase: Phase = "train") -> Iterator[None]:
+        """Take all calls inside the ``with`` block for one batch of `phase`.
+
+        After the first such block nothing outside of one is counted. A block that is left by an
+        exception is not kept.
+        """
+        recorder = self._recorder
+        if recorder is None:
+            yield
+            return
+        recorder.begin(phase)
+        try:
+            yield
+        except BaseException:
+            recorder.discard()
+            raise
+        recorder.commit()
+
+    def epoch(self) -> None:
+        """Mark the border between two epochs, before the first batch of each or after the last.
+
+        Without any such call, a training batch after validation batches begins a new epoch.
+        """
+        if self._recorder is not None:
+            self._recorder.epoch()
+
+    def log(self, **values: Any) -> None:
+        """Log numbers (loss, learning rate, ...) with the current batch.
+
+        Parameters
+        ----------
+        **values : float or tensor with one element
+            What is no number is left out, with a warning.
+        """
+        if self._recorder is not None:
+            self._recorder.log(values)
+
+
+def record(
+    model: nn.Module,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    layers: Layers = None,
+    range: Range = None,
+    bins: int = 200,
+    every: int = 1,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    name: str | None = None,
+) -> Recording:
+    """Record the histogram of every batch of every layer while `model` trains.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        It trains bit for bit as without recording.
+    folder : path, optional
+        Folder of the run, to be created. By default one of its own below ``runs``. If it holds a
+        run already, a number is added to its name.
+    layers : str, type, callable or a sequence of them, optional
+        Names or patterns of layers, classes, or functions of name and module; ``"blocks"`` adds the
+        repeated blocks to the leaves. By default all leaf modules.
+    range : (float, float), Axis, or mapping of layer pattern to either, optional
+        Counts into `bins` equal bins over that range, instead of buckets over all magnitudes.
+    bins : int
+        Number of bins of a range.
+    every : int
+        Record every n-th batch of each phase.
+    optimizer : Optimizer or sequence of Optimizer, optional
+        Counts optimiser steps, which differ from batches under gradient accumulation.
+    name : str, optional
+        Name of the run; by default that of its folder.
+
+    Returns
+    -------
+    Recording
+        To be entered (``with colordim.record(model) as rec:``) or started. With the environment
+        variable ``COLORDIM=off`` it does nothing.
+
+    Raises
+    ------
+    SelectionError
+        If the model has nothing to record, or a pattern matches no layer.
+    AxisError
+        If a range is empty or without bins.
+    ArgumentError
+        If `every` is below one.
+    DependencyError
+        If torch is not installed.
+    """
+    if os.environ.get("COLORDIM", "").lower() == "off":
+        return Recording(None, Path(), {"name": name or "off"})
+    try:
+        from colordim.recording.recorder import Recorder
+        from colordim.recording.select import nearest, select
+    except ImportError as error:
+        raise DependencyError(
+            'recording needs PyTorch, which is not installed: pip install "colordim[torch]".'
+        ) from error
+    if every != int(every) or every < 1:
+        raise ArgumentError(f"every={every} cannot be: record every n-th batch with a whole number n of at least one.")
+    targets = select(model, layers)
+    names = [target.name for target in targets]
+    axes = {pattern: _axis(value, bins) for pattern, value in range.items()} if isinstance(range, Mapping) else {}
+    default = SignedLogAxis() if range is None or isinstance(range, Mapping) else _axis(range, bins)
+    for pattern in axes:
+        if not any(_matches(layer, pattern) for layer in names):
+            raise SelectionError(f"no recorded layer matches {pattern!r} of range=; {nearest(pattern, names)}.")
+
+    def axis_of(stream: str) -> Axis:
+        return next((axis for pattern, axis in axes.items() if _matches(stream, pattern)), default)
+
+    optimizers: list[Optimizer] = []
+    if optimizer is not None:
+        optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [cast("Optimizer", optimizer)]
+
+    def make_recorder(writer: FolderWriter) -> Recorder:
+        return Recorder(model, targets, writer, axis_of, every=int(every), optimizers=optimizers)
+
+    label = type(model).__name__
+    path = Path(folder) if folder is not None else Path("runs") / f"{label}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    info = {
+        **({"name": name} if name else {}),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "every": int(every),
+        "model": {
+            "class": label,
+            "parameters": sum(parameter.numel() for parameter in model.parameters() if not _is_lazy(parameter)),
+            "layers": names,
+        },
+    }
+    return Recording(make_recorder, path, info)
+
+
+def observe(name: str, tensor: T) -> T:
+    """Count a tensor that no hook sees, inside a model that is being recorded.
+
+    Parameters
+    ----------
+    name : str
+        Name of its stream.
+    tensor : Tensor or array
+        Counted at once; it may be changed afterwards.
+
+    Returns
+    -------
+    Tensor or array
+        The same object, so that an expression can be observed in place. Without a recording, or
+        outside of a batch, nothing else happens.
+    """
+    for recorder in _attached:
+        recorder.observe(name, tensor)
+    return tensor
+
+
+def open(path: str | os.PathLike[str]) -> Run:
+    """Open a recorded run for reading, also while it is being written. Needs no torch.
+
+    Raises
+    ------
+    NotARunError
+        If there is no run at `path`.
+    FormatError
+        If it was written by a newer colordim, or its description is damaged.
+    """
+    return Run(FolderReader(path))
+
+
+def _axis(value: tuple[float, float] | Axis, bins: int) -> Axis:
+    if isinstance(value, Axis):
+        return value
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        raise ArgumentError(f"a range is two numbers, its lowest and its highest value, not {value!r}.") from None
+    return LinearAxis(low, high, bins)
+
+
+def _free_folder(path: Path) -> Path:
+    """Return `path`, or the first of path-2, path-3, ... if it holds a run: no run is ever overwritten."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(each for each in chain([path], numbered) if not (each / "run.json").exists())
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error).splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("colordim", "torch", "numpy", "pyarrow"):
+        # A module says more of itself than its installation does: torch's build (+cpu, +cu130).
+        loaded = getattr(sys.modules.get(package), "__version__", None)
+        try:
+            found[package] = str(loaded or version(package))
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def _is_lazy(parameter: Any) -> bool:
+    from torch.nn.parameter import is_lazy
+
+    return bool(is_lazy(parameter))
