@@ -30,7 +30,7 @@ _MARGIN = 2  # the zero mark at the right
 FRAME_WIDTH = _GUTTER + _MARGIN
 _FRAME = 5  # title, the strips above and below the window, batch axis and its labels
 _COLORS = [
-    Color.from_rgb(*(255 * channel for channel in colormaps["viridis"](0.04 + 0.96 * i / 63)[:3])) for i in range(64)
+    Color.from_rgb(*(round(255 * channel) for channel in colormaps["viridis"](0.04 + 0.96 * i / 63)[:3])) for i in range(64)
 ]
 _ZERO, _EPOCH, _BAD, _FAINT = (
     Style(color="bright_red"),
