@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,8 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        text = str(message()).strip().rstrip(".")
-        _fail(f"{text or 'a command is missing'}: colordim --help lists what there is.")
+        text = str(message()).strip()
+        if not text:  # no arguments at all: the help has been printed
+            sys.exit(0)
+        _fail(text if text.endswith("?") else f"{text.rstrip('.')}: colordim --help lists what there is.")
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -108,10 +109,9 @@ def _console() -> Console:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        try:
-            typer.echo(f"colordim {version('colordim')}")
-        except PackageNotFoundError:
-            typer.echo("colordim (not installed)")
+        from colordim import __version__
+
+        typer.echo(f"colordim {__version__}")
         raise typer.Exit
 
 

@@ -30,7 +30,8 @@ _MARGIN = 2  # the zero mark at the right
 FRAME_WIDTH = _GUTTER + _MARGIN
 _FRAME = 5  # title, the strips above and below the window, batch axis and its labels
 _COLORS = [
-    Color.from_rgb(*(round(255 * channel) for channel in colormaps["viridis"](0.04 + 0.96 * i / 63)[:3])) for i in range(64)
+    Color.from_rgb(*(round(255 * channel) for channel in colormaps["viridis"](0.04 + 0.96 * i / 63)[:3]))
+    for i in range(64)
 ]
 _ZERO, _EPOCH, _BAD, _FAINT = (
     Style(color="bright_red"),
@@ -384,8 +385,8 @@ def _outside(values: FloatArray, unit: float) -> str:
 
 
 def _percent(share: float) -> str:
-    if 0 < share < 1e-4:
-        return f"{100 * share:.0e} %".replace("e-0", "e-")
+    if 0 < share < 1e-4:  # at most seven characters, or the gutter overflows
+        return f"{100 * share:.1g} %" if share >= 1e-5 else f"{100 * share:.0e} %".replace("e-0", "e-")
     return f"{100 * share:.2g} %" if share < 0.995 else ">99 %" if share < 1 else "100 %"
 
 

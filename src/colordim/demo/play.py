@@ -45,8 +45,7 @@ def play(out: Path, console: Console, *, epochs: int = 8, seed: int = 7, show: b
     digits = load_digits()
     folders = [_vacant(out / recipe.name) for recipe in (BAD, GOOD)]
     console.print(
-        f"Two trainings on {len(digits.train_labels):,} digits, {len(digits.valid_labels):,} more to validate on; "
-        "every activation of every batch is counted.\n"
+        f"Two trainings on {len(digits.train_labels):,} digits; every activation of every batch is counted.\n"
     )
     runs, results = [], []
     with Progress(
