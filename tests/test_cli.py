@@ -111,10 +111,12 @@ def test_show_takes_every_option_of_the_colorful_chart(run: Path, tmp_path: Path
 def test_show_in_the_terminal(run: Path) -> None:
     lines = invoke("show", run, "--terminal", "--layer", "second", "--window=-2,2", "--height", "12").splitlines()
     assert lines[0].rstrip() == "second  ReLU [2, 4]"
-    # the bins hold 0, 1, 4 and 2 of 8 values, one is above; 7 rows to 4 bins, the middle row is half 1, half 4
+    # The bins hold 0, 1, 4 and 2 of 8 values, the lowest first, one is above. Seven rows, each 4 / 7 high, have
+    # (from the top) 8/7, 10/7, 16/7, 10/7, 4/7, 1/7 and 0 of them; nine shades divide the decade below 16/7:
+    # 9 * (1 + log10(ratio)) is 6.3, 7.2, 9, 7.2, 3.6, less than 0 (so 0); for the strip's 1 it is 5.8.
     assert lines[1].split()[:2] == ["^12", "%"]
-    assert sum("#" in line or "@" in line for line in lines[2:9]) >= 2
-    assert lines[-1].split() == ["count", "1", "10"] or lines[-1].split()[0] == "count"
+    assert [line[10:-2].strip()[:1] for line in lines[1:10]] == ["*", "#", "%", "@", "%", "=", ".", "", ""]
+    assert (lines[-3].split()[0], lines[-1].split()[0]) == ("share", "count")
     assert max(map(len, lines)) <= 120
 
 

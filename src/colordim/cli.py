@@ -341,7 +341,7 @@ def print_run(
         wall.add_row(*drawn[start : start + columns])
     console.print(wall, crop=False, no_wrap=True)
     size = sizes.pop() if len(sizes) == 1 else None
-    console.print(terminal.color_bar(low, high, size, blocks=blocks, width=width), end="")
+    console.print(terminal.color_bar(low, high, size, color=color, blocks=blocks, width=width), end="")
 
 
 def _title(stream: Stream, phase: str) -> str:

@@ -205,7 +205,12 @@ def test_the_colour_bar_names_shares_and_counts() -> None:
     assert shares.replace(" %", "%").split() == ["share", "0.01%", "0.1%", "1%", "10%", "100%"]
     assert len(bar) == 10 + 64
     assert numbers.split() == ["count", "2", "10", "100", "1k", "20k"]
-    assert color_bar(1, 100, None, width=60, blocks=False).plain.splitlines()[0].split() == ["count", "1", "10", "100"]
+    assert color_bar(1, 100, None, color="count", width=60, blocks=False).plain.splitlines()[0].split() == [
+        "count",
+        "1",
+        "10",
+        "100",
+    ]
 
 
 @pytest.mark.parametrize(

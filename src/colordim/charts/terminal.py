@@ -168,13 +168,11 @@ def heat_map(
 def limits(maps: Sequence[HeatMap]) -> tuple[float, float]:
     """Return what the lowest and the highest colour stand for, if the `maps` are to share them.
 
-    The lowest is one value in a batch, of the largest layer; the highest the fullest cell.
+    The lowest is one value in a batch of the largest layer, the highest the fullest cell; they are
+    at least a decade apart.
     """
-    full = [
-        max(float(m.cells.max(initial=0)), float(m.above.max(initial=0)), float(m.below.max(initial=0))) for m in maps
-    ]
-    low = min((m.unit for m in maps), default=1.0)
-    return low, max([*full, low * 10])
+    high = max((float(part.max(initial=0)) for m in maps for part in (m.cells, m.above, m.below)), default=0.0) or 1.0
+    return min([high / 10, *(m.unit for m in maps)]), high
 
 
 def draw(heat: HeatMap, *, low: float, high: float, blocks: bool = True, width: int = 100) -> Text:
@@ -233,20 +231,24 @@ def draw(heat: HeatMap, *, low: float, high: float, blocks: bool = True, width: 
     return text
 
 
-def color_bar(low: float, high: float, size: float | None = None, *, blocks: bool = True, width: int = 100) -> Text:
+def color_bar(
+    low: float, high: float, size: float | None = None, *, color: str = "share", blocks: bool = True, width: int = 100
+) -> Text:
     """Return the colour bar: shares above it, and the counts below it that they are of `size` values.
 
     Parameters
     ----------
     low, high : float
-        As for :func:`draw`; shares if `size` is given, else counts.
+        As for :func:`draw`.
     size : float, optional
-        Values in a batch; None if the colours are counts, or if panels of several sizes share the bar.
+        Values in a batch; None if panels of several sizes share the bar.
+    color : {"share", "count"}
+        What `low` and `high` are.
     blocks : bool
     width : int
     """
     length = max(10, min(width - FRAME_WIDTH, 64))
-    shares = high <= 1.0
+    shares = color == "share"
     values = np.geomspace(low, high, length)
     levels = _levels(values, low, high, len(_COLORS) if blocks else len(SHADES))
     text = Text(no_wrap=True)
