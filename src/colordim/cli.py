@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ from colordim.errors import ColordimError, DependencyError
 
 if TYPE_CHECKING:
     from colordim.charts.window import Window
-    from colordim.column import Stream
+    from colordim.column import Kind, Stream
     from colordim.run import Run
 
 __all__ = ["app", "main"]
@@ -44,6 +44,16 @@ class Phases(Enum):
 
     train = "train"
     valid = "valid"
+
+
+class Kinds(Enum):
+    """What of a layer was recorded."""
+
+    activation = "activation"
+    gradient = "gradient"
+    weight = "weight"
+    weight_gradient = "weight_gradient"
+    update = "update"
 
 
 class Colors(Enum):
@@ -229,7 +239,7 @@ def show(
     layer: Annotated[list[str] | None, typer.Option(help="Layer name or pattern, such as 'conv*'; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write: .png, .svg or .pdf.")] = None,
     phase: Annotated[Phases, typer.Option(help="Which batches.")] = Phases.train,
-    kind: Annotated[str, typer.Option(help="activation, gradient, weight, weight_gradient or update.")] = "activation",
+    kind: Annotated[Kinds, typer.Option(help="What of the layer.")] = Kinds.activation,
     window: Annotated[str, typer.Option(help="Values on show: shared, own, symlog, or LO,HI.")] = "shared",
     color: Annotated[Colors, typer.Option(help="Colour by the share of the layer's values, or by their count.")] = (
         Colors.share
@@ -252,7 +262,7 @@ def show(
     if terminal:
         if chart is not Charts.colorful or out is not None:
             raise UsageError("--terminal draws the colorful chart as text: leave out --chart and --out.")
-        streams = opened.select(chosen, kind=kind)
+        streams = opened.select(chosen, kind=cast("Kind", kind.value))
         print_run(opened, streams, console, phase.value, limits, color.value, width or console.width, height)
         return
     name = out or Path(f"{_file_name(opened.name or run.resolve().name)}-{chart.value}.png")
@@ -261,7 +271,7 @@ def show(
     options: dict[str, Any] = {}
     if chart is Charts.colorful:
         options = {
-            "kind": kind, "phase": phase.value, "window": limits, "color": color.value,
+            "kind": kind.value, "phase": phase.value, "window": limits, "color": color.value,
             "mean": mean, "profiles": profiles, "focus": focus,
         }  # fmt: skip
     with console.status("Drawing"):

@@ -11,6 +11,7 @@ from rich.console import Console
 
 import colordim
 from colordim.demo import play as playing
+from colordim.demo.data import Digits, load_digits
 from colordim.demo.guide import commands
 from colordim.demo.opener import open_picture
 from colordim.errors import StoreError
@@ -18,9 +19,11 @@ from colordim.errors import StoreError
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = playing.load_digits()
+    whole = load_digits()
     part = slice(None, None, 10)
-    digits = type(whole)(*(getattr(whole, name)[part] for name in whole.__dataclass_fields__))
+    digits = Digits(
+        whole.train_images[part], whole.train_labels[part], whole.valid_images[part], whole.valid_labels[part]
+    )
     monkeypatch.setattr(playing, "load_digits", lambda: digits)
 
 

@@ -15,6 +15,7 @@ from rich.style import Style
 from rich.text import Text
 
 from colordim.axis import Axis
+from colordim.charts.labels import compact
 
 __all__ = ["FRAME_WIDTH", "HeatMap", "color_bar", "draw", "draws_blocks", "heat_map", "limits"]
 
@@ -253,13 +254,13 @@ def color_bar(
     levels = _levels(values, low, high, len(_COLORS) if blocks else len(SHADES))
     text = Text(no_wrap=True)
     text.append(
-        _scale("share" if shares else "count", low, high, length, _percent if shares else _number) + "\n", _FAINT
+        _scale("share" if shares else "count", low, high, length, _percent if shares else compact) + "\n", _FAINT
     )
     text.append(" " * _GUTTER)
     text.append(_half_blocks(np.vstack([levels, levels])) if blocks else _ascii(levels))
     text.append("\n")
     if size is not None and shares:
-        text.append(_scale("count", low * size, high * size, length, _number) + "\n", _FAINT)
+        text.append(_scale("count", low * size, high * size, length, compact) + "\n", _FAINT)
     return text
 
 
@@ -382,7 +383,7 @@ def _scale(name: str, low: float, high: float, length: int, form: Callable[[floa
 def _outside(values: FloatArray, unit: float) -> str:
     mean = float(values.mean()) if len(values) else 0.0
     if unit == 1.0:
-        return _number(mean)
+        return compact(mean)
     return _percent(mean)
 
 
@@ -390,13 +391,6 @@ def _percent(share: float) -> str:
     if 0 < share < 1e-4:  # at most seven characters, or the gutter overflows
         return f"{100 * share:.1g} %" if share >= 1e-5 else f"{100 * share:.0e} %".replace("e-0", "e-")
     return f"{100 * share:.2g} %" if share < 0.995 else ">99 %" if share < 1 else "100 %"
-
-
-def _number(count: float) -> str:
-    for scale, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= scale:
-            return f"{count / scale:.3g}{suffix}"
-    return f"{count:.3g}"
 
 
 def _cut(title: str, width: int) -> str:
