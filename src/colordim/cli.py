@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ from colordim.errors import ColordimError, DependencyError
 
 if TYPE_CHECKING:
     from colordim.charts.window import Window
-    from colordim.column import Kind, Stream
+    from colordim.column import Stream
     from colordim.run import Run
 
 __all__ = ["app", "main"]
@@ -262,7 +262,7 @@ def show(
     if terminal:
         if chart is not Charts.colorful or out is not None:
             raise UsageError("--terminal draws the colorful chart as text: leave out --chart and --out.")
-        streams = opened.select(chosen, kind=cast("Kind", kind.value))
+        streams = opened.select(chosen, kind=kind.value)
         print_run(opened, streams, console, phase.value, limits, color.value, width or console.width, height)
         return
     name = out or Path(f"{_file_name(opened.name or run.resolve().name)}-{chart.value}.png")
