@@ -1,0 +1,50 @@
+# Everything runs in .venv, which the first target that needs it makes with pip.
+# `make PYTHON=python3.12 test` takes another interpreter; `make PIP_FLAGS=... demo` passes options to pip.
+
+PYTHON    ?= python3
+PIP_FLAGS ?=
+VENV      := .venv
+BIN       := $(VENV)/bin
+PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/demo.stamp ## train twice on real digits, badly and well, and draw the difference
+	$(BIN)/colordim demo --out demo-output
+
+test: lint ## lint, then every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp ## ruff (check and format) and mypy, strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev.stamp ## run benchmarks/*.py, one after the other
+	@if [ -z "$(BENCHMARKS)" ]; then echo "There are no benchmarks yet."; fi
+	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file"; done
+
+clean: ## remove the environment and everything that was made
+	rm -rf $(VENV) demo-output build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "colordim needs Python 3.11 or newer: name one with make PYTHON=python3.12." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps say what is installed; the dev extra contains the demo extra, so it serves both.
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing colordim[demo] into $(VENV); PyTorch is large, so the first time takes minutes."
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing colordim[dev] into $(VENV); PyTorch is large, so the first time takes minutes."
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/demo.stamp

@@ -1,0 +1,384 @@
+"""The command line: demo, ls, show. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from colordim.errors import ColordimError, DependencyError
+
+if TYPE_CHECKING:
+    from colordim.charts.window import Window
+    from colordim.column import Stream
+    from colordim.run import Run
+
+__all__ = ["app", "main"]
+
+FORMATS = (".png", ".svg", ".pdf")
+
+#: Seconds without a write after which a run that has not ended counts as cut off.
+QUIET_SECONDS = 60
+
+app = typer.Typer(
+    name="colordim",
+    help="See what happens inside a neural network while it trains: one histogram per layer and batch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Phases(Enum):
+    """Phases of a run."""
+
+    train = "train"
+    valid = "valid"
+
+
+class Kinds(Enum):
+    """What of a layer was recorded."""
+
+    activation = "activation"
+    gradient = "gradient"
+    weight = "weight"
+    weight_gradient = "weight_gradient"
+    update = "update"
+
+
+class Colors(Enum):
+    """What colour stands for."""
+
+    share = "share"
+    count = "count"
+
+
+class Charts(Enum):
+    """Charts that can be drawn."""
+
+    colorful = "colorful"
+    twin_peaks = "twin_peaks"
+    dead = "dead"
+    profile = "profile"
+
+
+class UsageError(ColordimError, ValueError):
+    """Options that do not go together, or a value that an option does not take."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, or 1 with one sentence on stderr."""
+    # Any encoding that the terminal has must do: a picture with a question mark is better than a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=arguments, prog_name="colordim", standalone_mode=False)
+    except ColordimError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped.", 130)
+    except BrokenPipeError:  # the reader of `colordim show ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}.")
+    except Exception as error:
+        # Typer's own errors have no public base class; this method is what they share.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        text = str(message()).strip()
+        if not text:  # no arguments at all: the help has been printed
+            sys.exit(0)
+        _fail(text if text.endswith("?") else f"{text.rstrip('.')}: colordim --help lists what there is.")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int = 1) -> None:
+    # Not through Rich: a path in a sentence must not be broken into lines.
+    sys.stderr.write(f"colordim: {message}\n")
+    sys.exit(code)
+
+
+def _console() -> Console:
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
+    return Console(width=width, highlight=False, soft_wrap=False)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from colordim import __version__
+
+        typer.echo(f"colordim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the two runs, the picture and the guide.")] = Path(
+        "colordim-demo"
+    ),
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Open the picture, where there is a display.")] = True,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the initial weights and of the order of the digits.")] = 7,
+) -> None:
+    """Train twice on real digits, badly and well, and see the difference (under a minute)."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise DependencyError(
+            'the demo trains with PyTorch, which is not installed: pip install "colordim[demo]".'
+        ) from None
+    from colordim.demo.play import play
+
+    play(out, _console(), epochs=epochs, seed=seed, show=show)
+
+
+@app.command("ls")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="A folder with runs in it, however deep.")] = Path(),
+) -> None:
+    """List the runs in a folder."""
+    from rich.progress import track
+    from rich.table import Table
+
+    import colordim
+    from colordim.store.folder import find_runs
+
+    console = _console()
+    if not folder.exists():
+        raise UsageError(f"there is no folder {folder}: name one that holds runs.")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, right in _COLUMNS:
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    paths = find_runs(folder)
+    if not paths:
+        raise UsageError(f"there are no runs in {folder}: record one with colordim.record(model, folder=...).")
+    for path in track(paths, "Reading", console=console, transient=True, disable=not console.is_terminal):
+        try:
+            table.add_row(*_row(colordim.open(path), path, folder))
+        except ColordimError as error:
+            table.add_row(_relative(path, folder), "[red]unreadable[/red]", *[""] * (len(_COLUMNS) - 2))
+            console.print(f"[dim]{error}[/dim]", soft_wrap=True)
+    console.print(table)
+
+
+_COLUMNS = (
+    ("run", False), ("state", False), ("train", True), ("valid", True), ("epochs", True),
+    ("streams", True), ("last loss", True), ("created", False), ("size", True),
+)  # fmt: skip
+
+
+def _row(run: Run, path: Path, folder: Path) -> list[str]:
+    import numpy as np
+
+    losses = run.batches.get("loss", np.zeros(0))
+    known = losses[np.isfinite(losses)]
+    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    return [
+        _relative(path, folder),
+        _state(run.ended, max((stat.st_mtime for stat in files), default=0.0)),
+        f"{run.length('train'):,}",
+        f"{run.length('valid'):,}",
+        str(max(len(run.epochs("train")), len(run.epochs("valid")))),
+        str(len(run.streams)),
+        f"{known[-1]:.4g}" if len(known) else "",
+        _created(run.info.get("created")),
+        _bytes(sum(stat.st_size for stat in files)),
+    ]
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path != folder and path.is_relative_to(folder) else str(path)
+
+
+def _state(ended: str | None, written: float) -> str:
+    if ended is None:
+        return "[green]live[/green]" if time.time() - written < QUIET_SECONDS else "[yellow]cut off[/yellow]"
+    return "ended" if ended == "stopped" else f"[yellow]ended: {ended}[/yellow]"
+
+
+def _created(created: Any) -> str:
+    if isinstance(created, str):
+        created = datetime.fromisoformat(created).timestamp()
+    return datetime.fromtimestamp(created).strftime("%Y-%m-%d %H:%M") if created else ""
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    layer: Annotated[list[str] | None, typer.Option(help="Layer name or pattern, such as 'conv*'; repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write: .png, .svg or .pdf.")] = None,
+    phase: Annotated[Phases, typer.Option(help="Which batches.")] = Phases.train,
+    kind: Annotated[Kinds, typer.Option(help="What of the layer.")] = Kinds.activation,
+    window: Annotated[str, typer.Option(help="Values on show: shared, own, symlog, or LO,HI.")] = "shared",
+    color: Annotated[Colors, typer.Option(help="Colour by the share of the layer's values, or by their count.")] = (
+        Colors.share
+    ),
+    mean: Annotated[bool, typer.Option("--mean", help="Draw the mean and mean ± std.")] = False,
+    profiles: Annotated[bool, typer.Option("--profiles", help="Draw the average profile of each epoch.")] = False,
+    focus: Annotated[int | None, typer.Option(help="Enlarge the layer of this number.")] = None,
+    chart: Annotated[Charts, typer.Option(help="Which chart.")] = Charts.colorful,
+    terminal: Annotated[bool, typer.Option("--terminal", "-t", help="Draw here, as text, and write no file.")] = False,
+    width: Annotated[int | None, typer.Option(min=40, help="Characters of the text picture.")] = None,
+    height: Annotated[int | None, typer.Option(min=12, help="Lines of each panel of the text picture.")] = None,
+) -> None:
+    """Draw a run: into a file, or as text in the terminal."""
+    import colordim
+
+    console = _console()
+    opened = colordim.open(run)
+    chosen = list(layer) if layer else None
+    limits = parse_window(window)
+    if terminal:
+        if chart is not Charts.colorful or out is not None:
+            raise UsageError("--terminal draws the colorful chart as text: leave out --chart and --out.")
+        streams = opened.select(chosen, kind=kind.value)
+        print_run(opened, streams, console, phase.value, limits, color.value, width or console.width, height)
+        return
+    name = out or Path(f"{_file_name(opened.name or run.resolve().name)}-{chart.value}.png")
+    if name.suffix.lower() not in FORMATS:
+        raise UsageError(f"{name.name} ends in none of {', '.join(FORMATS)}: name the file --out picture.png.")
+    options: dict[str, Any] = {}
+    if chart is Charts.colorful:
+        options = {
+            "kind": kind.value, "phase": phase.value, "window": limits, "color": color.value,
+            "mean": mean, "profiles": profiles, "focus": focus,
+        }  # fmt: skip
+    with console.status("Drawing"):
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        if chart is Charts.twin_peaks:
+            figure = opened.twin_peaks(chosen[0]) if chosen else opened.twin_peaks()
+        else:
+            figure = getattr(opened, chart.value)(chosen, **options)
+        name.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(name)
+    typer.echo(f"Wrote {name}")
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+
+
+def parse_window(text: str) -> str | tuple[float, float]:
+    """Return the window that ``--window`` names.
+
+    Raises
+    ------
+    UsageError
+        If it is neither a name nor two numbers.
+    """
+    if text in {"shared", "own", "symlog"}:
+        return text
+    try:
+        lo, hi = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--window {text} is no window: take shared, own, symlog, or two numbers as --window=-3,3."
+        ) from None
+    return lo, hi
+
+
+def print_run(
+    run: Run,
+    streams: Sequence[Stream],
+    console: Console,
+    phase: Any,
+    window: str | tuple[float, float],
+    color: str,
+    width: int,
+    height: int | None,
+) -> None:
+    """Print streams of a run as text: one large panel, or a wall of small ones under one colour bar."""
+    from rich.table import Table
+
+    from colordim.charts import terminal
+    from colordim.charts.columns import column_width
+
+    blocks = terminal.draws_blocks(console)
+    columns = max(1, min(width // 48, len(streams)))
+    panel = width if columns == 1 else (width - 2 * (columns - 1)) // columns
+    lines = height or (min(max(console.height, 30), 40) - 4 if len(streams) == 1 else 14)
+    maps = []
+    for stream, shown in zip(streams, _windows(run, streams, phase, window), strict=True):
+        level = column_width(run.length(phase), panel - terminal.FRAME_WIDTH)[1]
+        block = run.columns(stream, phase, level=level)
+        maps.append(
+            terminal.heat_map(
+                block.counts, block.counters, stream.axis, shown.edges,
+                first=block.first, number=block.number, epochs=run.epochs(phase), title=_title(stream, phase),
+                width=panel, height=lines, blocks=blocks, color=color,
+            )
+        )  # fmt: skip
+    low, high = terminal.limits(maps)
+    drawn = [terminal.draw(heat, low=low, high=high, blocks=blocks, width=panel) for heat in maps]
+    sizes = {heat.size for heat in maps}
+    wall = Table.grid(padding=(0, 2, 0, 0))
+    for _ in range(columns):
+        wall.add_column(width=panel, no_wrap=True)
+    for start in range(0, len(drawn), columns):
+        wall.add_row(*drawn[start : start + columns])
+    console.print(wall, crop=False, no_wrap=True)
+    size = sizes.pop() if len(sizes) == 1 else None
+    console.print(terminal.color_bar(low, high, size, color=color, blocks=blocks, width=width), end="")
+
+
+def _title(stream: Stream, phase: str) -> str:
+    shape = f" {list(stream.shape)}" if stream.shape else ""
+    what = "" if stream.kind == "activation" else f" {stream.kind}"
+    return f"{stream.name}{what}  {stream.module}{shape}{'' if phase == 'train' else f'  {phase}'}"
+
+
+def _windows(run: Run, streams: Sequence[Stream], phase: Any, window: str | tuple[float, float]) -> list[Window]:
+    from colordim.charts import window as windows
+    from colordim.statistics import half_width
+
+    if not isinstance(window, str):
+        return [windows.window_from(window)] * len(streams)
+    halves, largest = [], 0.0
+    for stream in streams:
+        block = run.overview(stream, 2, phase)
+        under, over = (int(block.counters[:, i].sum()) for i in (0, 1))
+        halves.append(half_width(block.counts.sum(axis=0), stream.axis.edges, windows.SHARE, under, over))
+        finite = block.moments[block.moments[:, 2] <= block.moments[:, 3]]
+        largest = max(largest, abs(float(finite[:, 2:].min(initial=0))), abs(float(finite[:, 2:].max(initial=0))))
+    if window == "own":
+        return [windows.symmetric(half) for half in halves]
+    if window == "symlog":
+        return [windows.symlog_window(halves, largest)] * len(streams)
+    return [windows.symmetric(windows.shared_half_width(halves))] * len(streams)
+
+
+if __name__ == "__main__":
+    main()
