@@ -237,6 +237,10 @@ class SignedLogAxis(Axis):
     def bins(self) -> int:
         return 2 * self.per_sign + 1
 
+    @property
+    def zero_bin(self) -> int:
+        return self.per_sign  # both of its edges are zero, so it cannot be looked up among the edges
+
     @cached_property
     def edges(self) -> FloatArray:
         mantissa = 1 + np.arange(2**self.bits) / 2**self.bits
