@@ -161,8 +161,9 @@ def test_overview_of_a_run_recorded_now_and_then() -> None:
 
 
 def test_epochs_and_phases() -> None:
-    phases: list[Phase] = ["train"] * 7 + ["valid"] * 3
-    _, run = make(phases * 3)
+    train: list[Phase] = ["train"] * 7
+    valid: list[Phase] = ["valid"] * 3
+    _, run = make((train + valid) * 3)
     assert run.epochs().tolist() == [0, 7, 14]
     assert run.epochs("valid").tolist() == [0, 3, 6]
     assert (run.length(), run.length("valid")) == (21, 9)

@@ -19,7 +19,6 @@ import pytest
 
 from colordim.column import Batch
 from colordim.errors import ColordimWarning, StoreError
-from colordim.store import tail
 from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
 from colordim.store.writer import FolderWriter
@@ -48,7 +47,7 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
-    monkeypatch.setattr(tail.os, "write", disk.write)
+    monkeypatch.setattr("colordim.store.tail.os.write", disk.write)
     return disk
 
 
