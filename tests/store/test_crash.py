@@ -155,7 +155,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         "from colordim.column import Batch, Stream\n"
         "from colordim.store.writer import FolderWriter\n"
         "streams = tuple(Stream(i, str(i), 'activation', '', '', (), i, SignedLogAxis(3)) for i in range(10))\n"
-        "writer = FolderWriter(sys.argv[1], {})\n"
+        "writer = FolderWriter(sys.argv[1], {}, seal_bytes=8 << 20)\n"  # the first seal comes before batch 1,000
         "for stream in streams: writer.declare(stream)\n"
         "rng = np.random.default_rng(0)\n"
         "pool = np.zeros((50, 10, 1033), np.int64)\n"
