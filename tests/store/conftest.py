@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
-from colordim.column import COUNTERS, NO_MOMENTS, Batch, Phase, Sink, Stream
+from colordim.column import COUNTERS, NO_MOMENTS, PHASES, Batch, Phase, Sink, Stream
 from colordim.store.base import Block, Reader
 from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
@@ -104,13 +104,13 @@ def assert_same(ours: Reader, theirs: Reader, windows: Sequence[tuple[int, int]]
         assert got[name].dtype == expected[name].dtype, name
         np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
     for stream in theirs.streams:
-        for phase in ("train", "valid"):
+        for phase in PHASES:
             for start, stop in windows:
                 blocks = [
                     Block.concatenate(list(r.blocks(stream, phase, start, stop)), stream.axis.bins)
                     for r in (ours, theirs)
-                ]  # type: ignore[arg-type]
-                assert_same_blocks(*blocks, (stream.name, phase, start, stop))
+                ]
+                assert_same_blocks(blocks[0], blocks[1], (stream.name, phase, start, stop))
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from colordim.column import PHASES
 from colordim.errors import FormatError, NotARunError
 from colordim.store.base import Block
 from colordim.store.folder import FolderReader, find_runs
@@ -49,10 +50,9 @@ def never_wrong(reader: FolderReader, truth: MemoryStore) -> int:
     missing = len(expected["batch"]) - len(rows)
     assert reader.streams == truth.streams
     for stream in truth.streams:
-        for phase in ("train", "valid"):
+        for phase in PHASES:
             ours, theirs = (
-                Block.concatenate(list(r.blocks(stream, phase, 0, 10**9)), stream.axis.bins)  # type: ignore[arg-type]
-                for r in (reader, truth)
+                Block.concatenate(list(r.blocks(stream, phase, 0, 10**9)), stream.axis.bins) for r in (reader, truth)
             )
             at = np.searchsorted(theirs.first, ours.first)
             for name in ("first", "last", "number", "counts", "counters", "moments"):
@@ -99,7 +99,7 @@ def test_sealed_files(sealed: tuple[Path, MemoryStore], tmp_path: Path, part: st
             for back in range(1, min(len(whole), 3000), 23)
         ),
     ]:
-        file.write_bytes(damage(bytearray(whole)))  # type: ignore[arg-type]
+        file.write_bytes(damage(bytearray(whole)))
         reader = FolderReader(copy)
         missing = never_wrong(reader, truth)
         assert (missing > 0) <= (len(reader.problems) > 0), what

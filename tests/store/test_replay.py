@@ -53,9 +53,9 @@ def test_refreshed_while_written(kit: Any, tmp_path: Path) -> None:
             reader.refresh()
             kit.same(reader, memory)
     writer.close("KeyboardInterrupt")
-    assert reader.ended is None
+    before = reader.ended
     reader.refresh()
-    assert reader.ended == "KeyboardInterrupt"
+    assert (before, reader.ended) == (None, "KeyboardInterrupt")
     kit.same(reader, memory)
 
 

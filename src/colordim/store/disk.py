@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from colordim.column import Stream
 from colordim.errors import StoreError
 from colordim.store import files
@@ -120,7 +118,6 @@ class Disk:
             segment, tail = self._unsealed[0]
             segment.seal(self._rank, streams, between)
             tail.remove()
-            pa.default_memory_pool().release_unused()  # else Arrow keeps the memory of the largest seal
             if self._unsealed and self._unsealed[0][0] is segment:  # `between` may have cut another
                 self._unsealed.popleft()
 

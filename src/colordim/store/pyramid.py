@@ -18,7 +18,7 @@ FACTOR = 4
 def coarsest_level(batches: int, columns: int) -> int:
     """Return the coarsest level at which `batches` batches still give `columns` columns, at least 0."""
     level = 0
-    while -(-batches // FACTOR ** (level + 1)) >= columns:
+    while FACTOR**level < batches and -(-batches // FACTOR ** (level + 1)) >= columns:
         level += 1
     return level
 

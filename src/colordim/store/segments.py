@@ -30,6 +30,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: Rows of moments that share a row group: below that, the footer would outweigh the data.
 _GROUP_ROWS = 4096
+#: Decoded bytes after which memory that Arrow holds ready is given back.
+_RELEASE_BYTES = 8 << 20
 _KEY = b"colordim"
 
 
@@ -101,14 +103,20 @@ class Segment:
             _Writer(moments_path, _MOMENTS_SCHEMA, self.first) as moments_file,
         ):
             waiting: list[tuple[int, StreamColumns]] = []
+            held = 0
             for stream in ids:
                 found = Columns.stream_of(parts, stream)
                 assert found is not None
-                columns_file.write([stream], _bucket_rows(streams[stream], found, recorded, self.first))
+                rows = _bucket_rows(streams[stream], found, recorded, self.first)
+                columns_file.write([stream], rows)
+                held += rows["counts"].nbytes
                 waiting.append((stream, found))
                 if sum(len(columns.batch) for _, columns in waiting) >= _GROUP_ROWS or stream == ids[-1]:
                     moments_file.write([stream for stream, _ in waiting], _moment_rows(waiting))
                     waiting.clear()
+                if held > _RELEASE_BYTES:  # else Arrow keeps as much as all streams took together
+                    pa.default_memory_pool().release_unused()
+                    held = 0
                 between()
         with (
             replacing(folder / BATCHES / name) as batches_path,
