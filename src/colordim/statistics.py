@@ -12,7 +12,19 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Peaks", "change", "finite", "half_width", "mean", "near_zero", "peaks", "quantiles", "ratio", "smooth", "std"]
+__all__ = [
+    "Peaks",
+    "change",
+    "finite",
+    "half_width",
+    "mean",
+    "near_zero",
+    "peaks",
+    "quantiles",
+    "ratio",
+    "smooth",
+    "std",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -145,9 +157,7 @@ def near_zero(counts: npt.ArrayLike, edges: npt.ArrayLike, threshold: float, zer
     return np.asarray(exact + columns @ _overlap(borders, -threshold, threshold), np.float64)
 
 
-def half_width(
-    counts: npt.ArrayLike, edges: npt.ArrayLike, share: float, under: float = 0, over: float = 0
-) -> float:
+def half_width(counts: npt.ArrayLike, edges: npt.ArrayLike, share: float, under: float = 0, over: float = 0) -> float:
     """Return the smallest w such that ``-w <= x <= w`` holds the given share of the values.
 
     Parameters

@@ -131,11 +131,19 @@ class Run(colordim.run.Run):
             return sentence_figure(reason, figsize)
         shown = [phase for phase in phases if spans[phase][1] > spans[phase][0]]
         grid, bar = grid_of(
-            len(streams) * len(shown), window=window, bar=colorbar, rows=rows, cols=cols, figsize=figsize, multiple=len(shown)
+            len(streams) * len(shown),
+            window=window,
+            bar=colorbar,
+            rows=rows,
+            cols=cols,
+            figsize=figsize,
+            multiple=len(shown),
         )
         epochs = {phase: self._epochs(phase) for phase in shown}
         panels = [
-            self._panel(stream, phase, spans[phase], epochs[phase], grid.panel_width, mark=phase if len(phases) > 1 else "")
+            self._panel(
+                stream, phase, spans[phase], epochs[phase], grid.panel_width, mark=phase if len(phases) > 1 else ""
+            )
             for stream in streams
             for phase in shown
         ]
@@ -194,7 +202,9 @@ class Run(colordim.run.Run):
         grid = grid_of(len(streams), rows=rows, cols=cols, figsize=figsize)
         epochs = self._epochs(phase)
         panels = [self._panel(stream, phase, spans[phase], epochs, grid.panel_width) for stream in streams]
-        return dead_grid(panels, grid, threshold=threshold, title=self._title(title, f"zeros among the {_PLURALS[kind]}"))
+        return dead_grid(
+            panels, grid, threshold=threshold, title=self._title(title, f"zeros among the {_PLURALS[kind]}")
+        )
 
     def profile(
         self,
@@ -372,7 +382,9 @@ class Run(colordim.run.Run):
         found = [f"{name} in {number}" for name, number in (("NaN", nan), ("Inf", inf)) if number]
         return f"{', '.join(found)} batch{'es' if max(nan, inf) > 1 else ''}"
 
-    def _most_changed(self, streams: Sequence[Stream], focus: int, phase: Phase, span: tuple[int, int]) -> tuple[Stream, ...]:
+    def _most_changed(
+        self, streams: Sequence[Stream], focus: int, phase: Phase, span: tuple[int, int]
+    ) -> tuple[Stream, ...]:
         """Return the streams that changed most, in call order."""
         from colordim.charts.columns import column_width
 

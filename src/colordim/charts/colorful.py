@@ -22,7 +22,16 @@ from colordim.charts.style import INK, NOT_FINITE, RULE, colormap
 from colordim.charts.window import Window
 from colordim.statistics import finite, mean, ratio, std
 
-__all__ = ["MARGIN", "Colorful", "EpochProfile", "cells", "colorful", "outside", "superimpose_mean", "superimpose_profiles"]
+__all__ = [
+    "MARGIN",
+    "Colorful",
+    "EpochProfile",
+    "cells",
+    "colorful",
+    "outside",
+    "superimpose_mean",
+    "superimpose_profiles",
+]
 
 #: A strip, and the gap between it and the window, as shares of the window's height.
 STRIP, GAP = 0.045, 0.012
@@ -162,7 +171,10 @@ def colorful(
     marks = not_finite_marks(ax, columns.edges, columns.not_finite > 0)
     texts = []
     inset = (MARGIN + 0.02) / (1 + 2 * MARGIN)
-    for share, y, va, word in ((shares_outside[0], inset, "bottom", "below"), (shares_outside[1], 1 - inset, "top", "above")):
+    for share, y, va, word in (
+        (shares_outside[0], inset, "bottom", "below"),
+        (shares_outside[1], 1 - inset, "top", "above"),
+    ):
         if share > 0:
             texts.append(_note(ax, 0.985, y, f"{percent(share)} {word}", "right", va, font, INK))
     if marks is not None and not_finite:
@@ -176,7 +188,11 @@ def superimpose_mean(ax: Axes, columns: Columns) -> list[Line2D]:
     average = mean(columns.moments[:, 0], number)
     deviation = std(columns.moments[:, 0], columns.moments[:, 1], number)
     lines = []
-    for values, width, style in ((average, 1.2, "-"), (average - deviation, 0.8, "--"), (average + deviation, 0.8, "--")):
+    for values, width, style in (
+        (average, 1.2, "-"),
+        (average - deviation, 0.8, "--"),
+        (average + deviation, 0.8, "--"),
+    ):
         (line,) = ax.plot(columns.centers, values, color="white", linewidth=width, linestyle=style, zorder=3.2)
         line.set_path_effects([patheffects.withStroke(linewidth=width + 1.1, foreground=INK)])
         lines.append(line)

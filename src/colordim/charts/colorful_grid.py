@@ -214,9 +214,7 @@ def _ticks(window: Window, height: float) -> list[float]:
 
 def _bar_beside(ax: Axes, grid: Grid, i: int, scale: ColorScale, panel: Panel) -> None:
     left, bottom, width, height = grid.rectangle(i)
-    bar = ax.figure.add_axes(
-        (left + width + 0.52 / grid.width, bottom, 0.1 / grid.width, height - 0.12 / grid.height)
-    )
+    bar = ax.figure.add_axes((left + width + 0.52 / grid.width, bottom, 0.1 / grid.width, height - 0.12 / grid.height))
     color_bar(bar, scale, [("count", panel.batch_size)] if panel.batch_size else [], size=6.2)
 
 

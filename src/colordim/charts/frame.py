@@ -59,7 +59,13 @@ def framed(grid: Grid, title: str, x: str, y: str, footer: str = "") -> ChartFig
     right = grid.width - m.right
     if title:
         figure.text(
-            m.left / grid.width, 1 - 0.12 / grid.height, title, fontsize=11, fontweight="bold", va="top", parse_math=False
+            m.left / grid.width,
+            1 - 0.12 / grid.height,
+            title,
+            fontsize=11,
+            fontweight="bold",
+            va="top",
+            parse_math=False,
         )
     center = (m.left + right) / 2 / grid.width
     figure.text(center, 0.24 / grid.height, x, fontsize=8, color=INK, ha="center", va="bottom")

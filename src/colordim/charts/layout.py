@@ -12,7 +12,21 @@ from matplotlib.figure import Figure
 __all__ = ["Grid", "Margins", "default_columns", "plan"]
 
 #: Largest number of panels for which a grid has so many columns.
-_COLUMNS = ((1, 1), (2, 2), (3, 3), (4, 2), (6, 3), (8, 4), (9, 3), (16, 4), (25, 5), (36, 6), (48, 8), (80, 10), (144, 12))
+_COLUMNS = (
+    (1, 1),
+    (2, 2),
+    (3, 3),
+    (4, 2),
+    (6, 3),
+    (8, 4),
+    (9, 3),
+    (16, 4),
+    (25, 5),
+    (36, 6),
+    (48, 8),
+    (80, 10),
+    (144, 12),
+)
 _WIDEST = 15
 
 #: Inches from one panel to the next for a given number of columns.

@@ -55,7 +55,9 @@ def epoch_marks(
     if inside.size > 1:
         apart = pixels * np.diff(first[inside]).min() / max(stop - start, 1)
         room = 22 if label else _EPOCH_PIXELS
-        step = next(s for k in range(12) for s in (10**k, 2 * 10**k, 5 * 10**k) if s * apart >= room or s >= inside.size)
+        step = next(
+            s for k in range(12) for s in (10**k, 2 * 10**k, 5 * 10**k) if s * apart >= room or s >= inside.size
+        )
     marked = [int(e) for e in inside if number[e] % step == 0]
     lines = LineCollection(
         [[(first[e], 0.0), (first[e], 1.0)] for e in marked],
@@ -127,7 +129,9 @@ def batch_axis(ax: Axes, start: int, stop: int, width: float, *, labels: bool = 
     stop = max(stop, start + 1)
     ax.set_xlim(start, stop)
     most = int(np.clip(width / (0.11 * len(str(stop)) + 0.25), 1, 8))
-    ticks = [t for t in MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]).tick_values(start, stop) if start <= t <= stop]
+    ticks = [
+        t for t in MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]).tick_values(start, stop) if start <= t <= stop
+    ]
     drawn = ax.set_xticks(ticks, [f"{t:.0f}" for t in ticks] if labels else [""] * len(ticks), fontsize=6.5)
     ax.tick_params(axis="x", pad=1.5)
     # a number at a corner stays within its panel, clear of the neighbour's

@@ -74,7 +74,11 @@ def draw_title(ax: Axes, caption: Caption, width: float, height: float) -> list[
         module = elide(caption.module, left - used - 6, size)
         used_shape = text_width(shape, size)
         lines = [
-            [(0.0, short, name_size, "bold", INK), (used + 6, module, size, "normal", INK), (room, note, size, "normal", INK)],
+            [
+                (0.0, short, name_size, "bold", INK),
+                (used + 6, module, size, "normal", INK),
+                (room, note, size, "normal", INK),
+            ],
             [
                 (0.0, shape, size, "normal", INK),
                 (used_shape + 6, elide(caption.arguments, room - used_shape - 6, size), size, "normal", MUTED),
@@ -95,8 +99,16 @@ def draw_title(ax: Axes, caption: Caption, width: float, height: float) -> list[
             if text:
                 drawn.append(
                     ax.text(
-                        x / room, y, text, fontsize=points, fontweight=weight, color=color, transform=ax.transAxes,
-                        ha="right" if x == room else "left", va="baseline", parse_math=False,
+                        x / room,
+                        y,
+                        text,
+                        fontsize=points,
+                        fontweight=weight,
+                        color=color,
+                        transform=ax.transAxes,
+                        ha="right" if x == room else "left",
+                        va="baseline",
+                        parse_math=False,
                     )  # fmt: skip
                 )
     return drawn[::-1]
@@ -113,8 +125,6 @@ def _sizes(width: float) -> tuple[float, float]:
 def _shape(caption: Caption, room: float, size: float) -> str:
     if not caption.shape and not caption.module:
         return ""
-    names: Sequence[str] = (
-        shape_names(caption.shape, caption.module, caption.arguments) if caption.names_apply else ()
-    )
+    names: Sequence[str] = shape_names(caption.shape, caption.module, caption.arguments) if caption.names_apply else ()
     full = shape_text(caption.shape, names)
     return full if text_width(full, size) <= room else elide(shape_text(caption.shape), room, size)

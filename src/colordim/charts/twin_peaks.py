@@ -139,12 +139,12 @@ def twin_peaks_figure(
     edges = window.edges(_ROWS)
     matrix = axis.project(edges)
     rows = {side: matrix @ sides[side][0] / size[side] for side in there}
-    notes = [f"No {word} in epoch {epoch}." for side, word in (("train", "training"), ("valid", "validation")) if side not in there]
-    notes += [
-        note
-        for side in there
-        if (note := _beyond(side, sides[side], rows[side], size[side]))
+    notes = [
+        f"No {word} in epoch {epoch}."
+        for side, word in (("train", "training"), ("valid", "validation"))
+        if side not in there
     ]
+    notes += [note for side in there if (note := _beyond(side, sides[side], rows[side], size[side]))]
     with settings():
         figure = new_figure(width, height)
         ax = figure.add_axes((0.75 / width, 0.62 / height, 1 - 0.95 / width, 1 - 1.5 / height))
@@ -160,7 +160,9 @@ def twin_peaks_figure(
         left = 0.75 / width
         figure.text(left, 1 - 0.12 / height, title, fontsize=11, fontweight="bold", va="top", parse_math=False)
         names = shape_names(caption.shape, caption.module, caption.arguments) if caption.names_apply else ()
-        layer = "  ".join(part for part in (caption.name, caption.module, shape_text(caption.shape, names), caption.arguments) if part)
+        layer = "  ".join(
+            part for part in (caption.name, caption.module, shape_text(caption.shape, names), caption.arguments) if part
+        )
         figure.text(left, 1 - 0.4 / height, layer, fontsize=8, color=INK, va="top", parse_math=False)
         batches = "; ".join(f"{sides[side][1]} {side} batches" for side in there)
         figure.text(left, 1 - 0.58 / height, "  ".join([batches, *notes]).strip(), fontsize=7.5, color=MUTED, va="top")

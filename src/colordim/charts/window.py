@@ -13,7 +13,16 @@ from matplotlib.scale import SymmetricalLogTransform
 
 from colordim.errors import AxisError
 
-__all__ = ["SHARE", "SHARE_OF_LAYERS", "Window", "round_up", "shared_half_width", "symlog_window", "symmetric", "window_from"]
+__all__ = [
+    "SHARE",
+    "SHARE_OF_LAYERS",
+    "Window",
+    "round_up",
+    "shared_half_width",
+    "symlog_window",
+    "symmetric",
+    "window_from",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
