@@ -109,20 +109,20 @@ def test_smoothing_keeps_a_constant_and_the_middle_of_a_peak() -> None:
 
 def test_peaks_and_prominences_by_hand() -> None:
     found = statistics.peaks([0, 3, 1, 2, 1, 5, 4, 4.5, 0], sigma=0, prominence=0.05)
-    assert found.index.tolist() == [5, 1, 3, 7]
+    assert found.position.tolist() == [5, 1, 3, 7]
     assert found.prominence.tolist() == [5, 2, 1, 0.5]
 
 
 def test_peaks_at_the_ends_and_on_plateaus() -> None:
-    assert statistics.peaks([4, 1, 0, 0], sigma=0).index.tolist() == [0]
-    assert statistics.peaks([0, 2, 2, 2, 0], sigma=0).index.tolist() == [2]
-    assert statistics.peaks(np.zeros(7)).index.size == 0
+    assert statistics.peaks([4, 1, 0, 0], sigma=0).position.tolist() == [0]
+    assert statistics.peaks([0, 2, 2, 2, 0], sigma=0).position.tolist() == [2]
+    assert statistics.peaks(np.zeros(7)).position.size == 0
 
 
 def test_peaks_ignore_the_noise_of_a_bimodal_histogram() -> None:
     rng = np.random.default_rng(2)
     counts, edges = np.histogram(np.concatenate([rng.normal(-5, 1, 4000), rng.normal(4, 1, 4000)]), 160, (-10, 10))
-    found = np.sort(((edges[:-1] + edges[1:]) / 2)[statistics.peaks(counts, sigma=3).index])
+    found = np.sort(((edges[:-1] + edges[1:]) / 2)[statistics.peaks(counts, sigma=3).position])
     assert found == pytest.approx([-5, 4], abs=0.4)
 
 

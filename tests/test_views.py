@@ -6,15 +6,14 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.charts.colorful import MARGIN
@@ -86,7 +85,7 @@ def training(axis: Axis, layers: int = 3, epochs: int = 3, batches: int = 8, nam
     return build(run, axis, name=name)
 
 
-def images(figure: Figure) -> list[AxesImage]:
+def images(figure: Figure) -> list[Any]:
     """The image of the window of each panel; strips and bars left out."""
     return [
         next(image for image in ax.images if image.get_extent()[2:] == pytest.approx(inner))
@@ -99,6 +98,11 @@ def images(figure: Figure) -> list[AxesImage]:
 def words(figure: Figure) -> str:
     texts = [*figure.texts, *(text for ax in figure.axes for text in ax.texts)]
     return "\n".join(text.get_text() for text in texts)
+
+
+def renderer_of(figure: Any) -> Any:
+    canvas: Any = FigureCanvasAgg(figure)
+    return canvas.get_renderer()
 
 
 def save(figure: Figure, kind: str = "png", dpi: float | str = "figure") -> bytes:
@@ -247,8 +251,12 @@ def test_profiles_are_those_of_the_epoch_and_its_last_quarter() -> None:
     low, high = np.full(4, -0.5), np.full(4, 0.5)
     run = build([("train", 0, {"conv": v}) for v in (low, low, low, high)], axis)
     figure = run.colorful(profiles=True, colorbar=None, window=(-2, 2))
-    grey, black = (line for line in figure.axes[0].lines if len(line.get_xdata()) > 2)
-    reach = lambda line, sign: np.nanmax(line.get_xdata()[np.sign(line.get_ydata()) == sign])  # noqa: E731
+    lines: list[Any] = list(figure.axes[0].lines)
+    grey, black = (line for line in lines if len(line.get_xdata()) > 2)
+
+    def reach(line: Any, sign: int) -> float:
+        return float(np.nanmax(line.get_xdata()[np.sign(line.get_ydata()) == sign]))
+
     assert reach(black, -1) == pytest.approx(0.9 * 4 * 0.75)
     assert reach(black, 1) == pytest.approx(0.9 * 4 * 0.25)
     assert reach(grey, 1) == pytest.approx(0.9 * 4)
@@ -278,7 +286,7 @@ def test_the_titles_of_sixty_layers_do_not_overlap() -> None:
     rng = np.random.default_rng(3)
     layers = {f"conv_layer{k // 10}.{k % 10}.downsample.with_a_long_name.{k}": rng.normal(size=9) for k in range(60)}
     figure = build([("train", 0, layers)] * 12, AXES[1]).colorful()
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer = renderer_of(figure)
     figure.draw(renderer)
     boxes = [text.get_window_extent(renderer) for ax in figure.axes[:60] for text in ax.texts if text.get_text()]
     boxes += [text.get_window_extent(renderer) for text in figure.texts]
@@ -294,7 +302,7 @@ def test_the_titles_of_sixty_layers_do_not_overlap() -> None:
 @pytest.mark.parametrize("window", ["shared", "own"])
 def test_nothing_is_cut_off_at_the_border_of_the_figure(layers: int, window: str) -> None:
     figure = training(AXES[1], layers=layers, epochs=2, batches=6).colorful(window=window)  # type: ignore[arg-type]
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer = renderer_of(figure)
     box = figure.get_tightbbox(renderer).transformed(figure.dpi_scale_trans)
     assert figure.bbox.x0 <= box.x0
     assert figure.bbox.y0 <= box.y0
@@ -333,8 +341,8 @@ def test_matplotlib_is_imported_only_when_something_is_drawn() -> None:
 def test_dead_and_profile_have_a_panel_and_a_line_for_each_layer() -> None:
     run = training(AXES[1], layers=4)
     assert len(run.dead().axes) == 4
-    lines: list[Axes] = run.profile().axes[:2]
-    assert [sum(len(line.get_xdata()) > 2 for line in ax.lines) for ax in lines] == [4, 4]
+    panels: list[Any] = run.profile().axes[:2]
+    assert [sum(len(line.get_xdata()) > 2 for line in ax.lines) for ax in panels] == [4, 4]
     save(training(AXES[1], layers=30, epochs=1, batches=4).profile())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from matplotlib.axes import Axes
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.charts.colorbar import ColorScale, color_scale
 from colordim.charts.colorful import (
-    Colorful,
     EpochProfile,
     cells,
     colorful,
@@ -33,9 +33,7 @@ def values_of(columns: Columns, axis: Axis, window: Window, rows: int, color: st
     return cells(to_rows(columns, axis.project(window.edges(rows))), columns, color)  # type: ignore[arg-type]
 
 
-def draw(
-    ax: Axes, columns: Columns, axis: Axis, window: Window = WINDOW, rows: int = 20, color: str = "share"
-) -> Colorful:
+def draw(ax: Axes, columns: Columns, axis: Axis, window: Window = WINDOW, rows: int = 20, color: str = "share") -> Any:
     values = values_of(columns, axis, window, rows, color)
     shares = outside(to_rows(columns, axis.project(window.edges(rows))), columns)
     scale = color_scale([values], color)  # type: ignore[arg-type]
@@ -178,7 +176,8 @@ def test_the_lowest_colour_is_not_blank(make: Make, ax: Axes) -> None:
 
 def test_the_mean_is_superimposed_with_gaps(make: Make, ax: Axes) -> None:
     axis = LinearAxis(-4, 4, 8)
-    mean, low, high = superimpose_mean(ax, make([np.array([1.0, 3.0, np.nan]), None, np.array([-1.0, -1.0])], axis))
+    lines: Any = superimpose_mean(ax, make([np.array([1.0, 3.0, np.nan]), None, np.array([-1.0, -1.0])], axis))
+    mean, low, high = lines
     assert mean.get_xdata().tolist() == [0.5, 1.5, 2.5]
     np.testing.assert_array_equal(mean.get_ydata(), [2.0, np.nan, -1.0])
     np.testing.assert_array_equal(low.get_ydata(), [1.0, np.nan, -1.0])
@@ -188,7 +187,8 @@ def test_the_mean_is_superimposed_with_gaps(make: Make, ax: Axes) -> None:
 def test_profiles_begin_at_their_epoch_and_reach_over_nine_tenths_of_it(ax: Axes) -> None:
     edges = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     profile = EpochProfile(100, 200, np.array([0.0, 2.0, 50.0, 4.0]), np.array([0.0, 0.0, 1.0, 2.0]))
-    grey, black = superimpose_profiles(ax, [profile], edges, Window(-2.0, 2.0))
+    lines: Any = superimpose_profiles(ax, [profile], edges, Window(-2.0, 2.0))
+    grey, black = lines
     assert black.get_ydata().tolist() == [-1.5, -0.5, 0.5, 1.5]
     np.testing.assert_allclose(black.get_xdata(), [np.nan, 145, 190, 190])  # zeros do not squeeze the rest
     np.testing.assert_allclose(grey.get_xdata(), [np.nan, np.nan, 122.5, 145])
@@ -199,4 +199,4 @@ def test_the_scale_covers_all_panels_but_at_most_six_decades() -> None:
     assert (scale.high, scale.low) == pytest.approx((0.5, 5e-7))
     one = color_scale([np.ma.array([0.25])], "share")
     assert one.low < one.high == 0.25
-    assert color_scale([np.ma.masked_all(3)], "count") == ColorScale("count", 0.01, 1.0)
+    assert color_scale([np.ma.array([1.0], mask=[True])], "count") == ColorScale("count", 0.01, 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -44,6 +46,10 @@ def test_none_and_all_are_said_only_of_none_and_all(share: float, expected: str)
     assert percent(share) == expected
 
 
+def test_a_shape_is_shortened_before_its_names_are_dropped() -> None:
+    assert shape_text((64, 8, 14, 14), ("BS", "NF", "H", "W"), close=True) == "[BS64 NF8 H14 W14]"
+
+
 def test_counts_and_ticks_are_short() -> None:
     assert [compact(n) for n in (640, 1200, 200_704, 3e6, 0.01)] == ["640", "1.2k", "201k", "3M", "0.01"]
     assert [tick_text(x) for x in (0.0, -12.5, 1e-7, -2.5e9)] == ["0", "−12.5", "1e−7", "−2.5e9"]
@@ -64,6 +70,7 @@ def test_text_is_shortened_at_the_right_end() -> None:
 def test_measured_widths_are_those_that_are_drawn(size: float, weight: str) -> None:
     text = "layer1.0.downsample.1 [BS 64, NF 128] kernel_size=(3, 3) WAVE"
     figure = Figure(dpi=120)
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    canvas: Any = FigureCanvasAgg(figure)
+    renderer = canvas.get_renderer()
     drawn = figure.text(0, 0, text, fontsize=size, fontweight=weight).get_window_extent(renderer).width * 72 / 120
     assert drawn <= text_width(text, size, weight) <= 1.12 * drawn

@@ -16,7 +16,7 @@ def test_panels_fill_the_figure_without_touching(number: int, multiple: int) -> 
     assert all(left > 0 and bottom > 0 and left + w < 1 and bottom + h < 1 for left, bottom, w, h in boxes)
     assert grid.cols % multiple == 0
     assert (grid.rows - 1) * grid.cols < grid.number <= grid.rows * grid.cols
-    for i, (left, bottom, width, height) in enumerate(boxes[1:], 1):
+    for i, (left, bottom, _, height) in enumerate(boxes[1:], 1):
         before = boxes[i - 1]
         assert left > before[0] + before[2] or bottom + height < before[1]
     assert grid.panel_width >= 1.0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.charts.columns import Columns
@@ -25,7 +27,7 @@ CAPTION = Caption("fc", "Linear", "8, 2", (64, 2))
 def test_dead_is_the_share_of_zeros_and_near_zeros(make: Make, ax: Axes, axis: Axis) -> None:
     rng = np.random.default_rng(0)
     batches = [np.maximum(rng.normal(size=4000) + i / 4, 0) for i in range(5)]
-    drawn = dead(ax, make(batches, axis), axis, 0.05)
+    drawn: Any = dead(ax, make(batches, axis), axis, 0.05)
     assert drawn.exact.get_data().values == pytest.approx([np.mean(b == 0) for b in batches])
     assert drawn.near.get_data().values == pytest.approx([np.mean(np.abs(b) <= 0.05) for b in batches], abs=0.002)
     assert drawn.exact.get_data().edges.tolist() == [0, 1, 2, 3, 4, 5]
@@ -33,7 +35,7 @@ def test_dead_is_the_share_of_zeros_and_near_zeros(make: Make, ax: Axes, axis: A
 
 def test_dead_has_gaps_where_the_layer_did_not_run(make: Make, ax: Axes) -> None:
     axis = SignedLogAxis()
-    drawn = dead(ax, make([np.zeros(4), None, np.ones(4)], axis), axis)
+    drawn: Any = dead(ax, make([np.zeros(4), None, np.ones(4)], axis), axis)
     np.testing.assert_array_equal(drawn.exact.get_data().values, [1.0, np.nan, 0.0])
     np.testing.assert_array_equal(drawn.near.get_data().values, [1.0, np.nan, 0.0])
 
@@ -79,7 +81,8 @@ def test_twin_peaks_compares_shares_whatever_the_number_of_values() -> None:
     axis = LinearAxis(-10, 10, 200)
     train, valid = np.repeat([-5.05, 5.05], [600, 200]), np.repeat([-5.05, 5.05], [30, 10])
     figure = twin_peaks_figure({"train": side(train, axis, 4), "valid": side(valid, axis)}, axis, CAPTION, 3)
-    curves = [patch.get_data().values for patch in figure.axes[0].patches if not patch.get_fill()]
+    patches: list[Any] = list(figure.axes[0].patches)
+    curves = [patch.get_data().values for patch in patches if not patch.get_fill()]
     assert len(curves) == 2
     assert curves[0] == pytest.approx(curves[1])
     assert curves[0].sum() == pytest.approx(1.0)
@@ -88,7 +91,10 @@ def test_twin_peaks_compares_shares_whatever_the_number_of_values() -> None:
 def test_twin_peaks_says_what_is_missing_and_what_is_not_shown() -> None:
     axis = LinearAxis(-10, 10, 200)
     nothing = np.zeros(0)
-    words = lambda figure: " ".join(text.get_text() for text in figure.texts)  # noqa: E731
+
+    def words(figure: Figure) -> str:
+        return " ".join(text.get_text() for text in figure.texts)
+
     figure = twin_peaks_figure({"train": side(np.ones(9), axis), "valid": side(nothing, axis)}, axis, CAPTION, 3)
     assert "No validation in epoch 3." in words(figure)
     figure = twin_peaks_figure({"train": side(nothing, axis), "valid": side(nothing, axis)}, axis, CAPTION, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -42,7 +44,7 @@ def test_the_x_axis_counts_batches(ax: Axes) -> None:
 
 
 def test_the_zero_line_is_at_zero_and_lets_the_zeros_be_seen(ax: Axes) -> None:
-    line = zero_line(ax)
+    line: Any = zero_line(ax)
     assert set(line.get_ydata()) == {0.0}
     assert line.is_dashed()
 
@@ -75,7 +77,7 @@ def test_a_bar_of_counts_has_counts_alone() -> None:
 def test_the_colours_of_the_bar_are_spread_as_its_ticks() -> None:
     figure = Figure(figsize=(3, 4))
     ax = color_bar(figure.add_axes((0.3, 0.1, 0.05, 0.7)), ColorScale("share", 1e-4, 1.0), [])[0]
-    image = ax.images[0]
+    image: Any = ax.images[0]
     assert image.get_transform() == ax.transAxes
     assert image.get_extent() == [0, 1, 0, 1]
     assert np.asarray(image.get_array())[:, 0] == pytest.approx(np.linspace(0, 1, 256))
@@ -90,7 +92,8 @@ def test_titles_stay_above_their_panel_and_within_its_width(width: float) -> Non
         "in_features=1024, out_features=512, bias=True", (64, 512, 128, 128), note="zeros 99.99 %", mark="valid",
     )  # fmt: skip
     texts = draw_title(ax, caption, width, 1.5)
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    canvas: Any = FigureCanvasAgg(figure)
+    renderer = canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in texts]
     panel = ax.get_window_extent(renderer)
     assert all(panel.x0 - 1 <= box.x0 and box.x1 <= panel.x1 + 2 for box in boxes)

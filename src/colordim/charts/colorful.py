@@ -79,7 +79,7 @@ class EpochProfile:
     last: npt.NDArray[np.float64]
 
 
-def cells(rows: npt.NDArray[np.float64], columns: Columns, color: Color = "share") -> np.ma.MaskedArray:  # type: ignore[type-arg]
+def cells(rows: npt.NDArray[np.float64], columns: Columns, color: Color = "share") -> np.ma.MaskedArray:
     """Return what each cell of a panel is coloured by, masked if and only if no value is in it.
 
     Parameters
@@ -113,7 +113,7 @@ def outside(rows: npt.NDArray[np.float64], columns: Columns) -> tuple[float, flo
 def colorful(
     ax: Axes,
     columns: Columns,
-    values: np.ma.MaskedArray,  # type: ignore[type-arg]
+    values: np.ma.MaskedArray,
     window: Window,
     scale: ColorScale,
     *,
@@ -151,7 +151,7 @@ def colorful(
     across = ax.get_xaxis_transform()
     norm, cmap = scale.norm(), colormap()
 
-    def picture(rows: np.ma.MaskedArray, low: float, high: float) -> AxesImage:  # type: ignore[type-arg]
+    def picture(rows: np.ma.MaskedArray, low: float, high: float) -> AxesImage:
         # placed by shares of the axes' height, since rows have equal heights on screen, whatever the scale
         image = AxesImage(ax, cmap=cmap, norm=norm, interpolation="nearest", origin="lower", transform=across)
         image.set_extent((left, right, low / height, high / height))

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from colordim.charts.labels import tick_text
-from colordim.charts.style import EPOCH, MUTED, NOT_FINITE, ZERO
+from colordim.charts.style import EPOCH, NOT_FINITE, ZERO
 
 __all__ = ["batch_axis", "epoch_marks", "not_finite_marks", "runs_of", "value_ticks", "zero_line"]
 

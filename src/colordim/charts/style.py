@@ -47,7 +47,7 @@ CMAP = "viridis"
 #: Dots per inch of a figure, unless it is saved at another resolution.
 DPI = 120
 
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "axes.edgecolor": RULE,
     "axes.facecolor": PAPER,
     "axes.grid": False,

@@ -16,8 +16,8 @@ from colordim.axis import Axis
 from colordim.charts.labels import percent, shape_names, shape_text, tick_text
 from colordim.charts.marks import zero_line
 from colordim.charts.style import INK, LINE_COLORS, MUTED, ChartFigure, new_figure, settings
-from colordim.charts.window import SHARE, Window, symmetric
 from colordim.charts.titles import Caption
+from colordim.charts.window import SHARE, Window, symmetric
 from colordim.column import COUNTERS
 
 __all__ = ["Side", "TwinPeaks", "find_peaks", "twin_peaks", "twin_peaks_figure"]
@@ -44,7 +44,7 @@ class TwinPeaks:
 
 def find_peaks(profile: FloatArray, row_edges: FloatArray) -> FloatArray:
     """Return the values at the (at most) two most prominent peaks of a profile, ascending."""
-    found = statistics.peaks(profile, sigma=_SMOOTHING * len(profile)).index[:2]
+    found = statistics.peaks(profile, sigma=_SMOOTHING * len(profile)).position[:2]
     centers = (row_edges[:-1] + row_edges[1:]) / 2
     return np.sort(centers[found])
 
