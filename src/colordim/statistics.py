@@ -35,25 +35,27 @@ class Peaks(NamedTuple):
 
     Attributes
     ----------
-    index : ndarray of int64, shape ``[n]``
+    position : ndarray of int64, shape ``[n]``
         Where the peaks are.
     prominence : ndarray of float64, shape ``[n]``
         How far each rises above the higher of the two valleys that part it from a higher peak.
     """
 
-    index: IntArray
+    position: IntArray
     prominence: FloatArray
 
 
 def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> FloatArray:
     """Return ``part / whole`` in float64, NaN where `whole` is zero."""
     above, below = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
+    result: FloatArray = np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
+    return result
 
 
 def finite(size: npt.ArrayLike, nan: npt.ArrayLike, pos_inf: npt.ArrayLike, neg_inf: npt.ArrayLike) -> IntArray:
     """Return how many of `size` values are finite, given the counters of those that are not; int64."""
-    return np.asarray(size, np.int64) - np.asarray(nan) - np.asarray(pos_inf) - np.asarray(neg_inf)
+    left = np.asarray(size, np.int64) - np.asarray(nan) - np.asarray(pos_inf) - np.asarray(neg_inf)
+    return np.asarray(left, np.int64)
 
 
 def mean(total: npt.ArrayLike, number: npt.ArrayLike) -> FloatArray:

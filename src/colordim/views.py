@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
+#: First batch of each epoch, and the epoch's number.
+Epochs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
 #: Batches that are read at once where every single one has to be looked at.
 _CHUNK = 1024
 
@@ -136,17 +139,20 @@ class Run(colordim.run.Run):
             figsize=figsize,
             multiple=len(shown),
         )
+        epochs = {phase: self._epochs(phase) for phase in shown}
         panels = [
-            self._panel(stream, phase, spans[phase], grid.panel_width, mark=phase if len(phases) > 1 else "")
+            self._panel(
+                stream, phase, spans[phase], epochs[phase], grid.panel_width, mark=phase if len(phases) > 1 else ""
+            )
             for stream in streams
             for phase in shown
         ]
-        epochs = None
+        averages = None
         if profiles:
             keys = [(stream, phase) for stream in streams for phase in shown]
-            epochs = {i: self._epoch_counts(*key, spans[key[1]]) for i, key in enumerate(keys)}
+            averages = {i: self._epoch_counts(*key, spans[key[1]]) for i, key in enumerate(keys)}
         return colorful_grid(
-            panels, grid, window=window, color=color, bar=bar, mean=mean, profiles=epochs, value_name=kind.replace("_", " "),
+            panels, grid, window=window, color=color, bar=bar, mean=mean, profiles=averages, value_name=kind.replace("_", " "),
             title=self._title(title, f"{_PLURALS[kind]}, {' and '.join(shown)}"),
         )  # fmt: skip
 
@@ -194,7 +200,8 @@ class Run(colordim.run.Run):
         if (reason := self._nothing(streams, kind, spans)) is not None:
             return sentence_figure(reason, figsize)
         grid = grid_of(len(streams), rows=rows, cols=cols, figsize=figsize)
-        panels = [self._panel(stream, phase, spans[phase], grid.panel_width) for stream in streams]
+        epochs = self._epochs(phase)
+        panels = [self._panel(stream, phase, spans[phase], epochs, grid.panel_width) for stream in streams]
         return dead_grid(
             panels, grid, threshold=threshold, title=self._title(title, f"zeros among the {_PLURALS[kind]}")
         )
@@ -232,7 +239,8 @@ class Run(colordim.run.Run):
         streams = self.select(layers, kind)
         if (reason := self._nothing(streams, kind, spans)) is not None:
             return sentence_figure(reason, figsize)
-        panels = [self._panel(stream, phase, spans[phase], PANEL_WIDTH) for stream in streams]
+        epochs = self._epochs(phase)
+        panels = [self._panel(stream, phase, spans[phase], epochs, PANEL_WIDTH) for stream in streams]
         return profile_figure(panels, figsize=figsize, title=self._title(title, f"{_PLURALS[kind]}, {phase}"))
 
     def twin_peaks(
@@ -337,7 +345,9 @@ class Run(colordim.run.Run):
         output = stream.kind in ("activation", "gradient")
         return Caption(stream.name, stream.module, stream.arguments, stream.shape, output, note, mark)
 
-    def _panel(self, stream: Stream, phase: Phase, span: tuple[int, int], inches: float, mark: str = "") -> Panel:
+    def _panel(
+        self, stream: Stream, phase: Phase, span: tuple[int, int], epochs: Epochs, inches: float, mark: str = ""
+    ) -> Panel:
         from colordim.charts.columns import column_width, regular
         from colordim.charts.frame import Panel
         from colordim.charts.labels import percent
@@ -350,15 +360,16 @@ class Run(colordim.run.Run):
             block.first, block.number, block.counts, block.counters, block.moments, width=width, start=start, stop=stop
         )
         zeros = float(statistics.ratio(columns.total("zeros"), columns.total("size")))
-        table = self.batches
-        starts = self.epochs(phase)
-        mine = table["phase"] == phase
-        numbers = table["epoch"][mine][np.searchsorted(table["index"][mine], starts)]
         not_finite = self._not_finite(stream, phase, span) if columns.not_finite.any() else ""
         note = f"zeros {percent(zeros)}" if columns.total("size") else "never ran"
-        return Panel(
-            self._caption(stream, note, mark), phase, stream.axis, columns, start, stop, starts, numbers, not_finite
-        )
+        return Panel(self._caption(stream, note, mark), phase, stream.axis, columns, start, stop, *epochs, not_finite)
+
+    def _epochs(self, phase: Phase) -> Epochs:
+        """Return the first batch of each epoch of a phase, and the epoch's number."""
+        table = self.batches
+        mine = table["phase"] == phase
+        starts = self.epochs(phase)
+        return starts, np.asarray(table["epoch"][mine][np.searchsorted(table["index"][mine], starts)], np.int64)
 
     def _not_finite(self, stream: Stream, phase: Phase, span: tuple[int, int]) -> str:
         """Say in how many batches there was NaN, and in how many Inf."""

@@ -38,7 +38,7 @@ class ColorScale:
         return LogNorm(self.low, self.high)
 
 
-def color_scale(panels: Iterable[np.ma.MaskedArray], color: Color) -> ColorScale:  # type: ignore[type-arg]
+def color_scale(panels: Iterable[np.ma.MaskedArray], color: Color) -> ColorScale:
     """Return the scale that covers the cells of all panels, at most six decades of it."""
     low, high = math.inf, 0.0
     for cells in panels:

@@ -9,7 +9,7 @@ import matplotlib.patheffects as patheffects
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -45,7 +45,8 @@ class Colorful:
     Attributes
     ----------
     image, under, over : AxesImage
-        The window, and the strips of what lies below and above it; arrays masked where cells are empty.
+        The window, and the strips of what lies below and above it (None where nothing does); arrays masked
+        where cells are empty.
     zero : Line2D
     not_finite : PolyCollection or None
         The marks over columns with NaN or Inf.
@@ -54,8 +55,8 @@ class Colorful:
     """
 
     image: AxesImage
-    under: AxesImage
-    over: AxesImage
+    under: AxesImage | None
+    over: AxesImage | None
     zero: Line2D | None
     not_finite: PolyCollection | None
     texts: list[Text] = field(default_factory=list)
@@ -78,7 +79,7 @@ class EpochProfile:
     last: npt.NDArray[np.float64]
 
 
-def cells(rows: npt.NDArray[np.float64], columns: Columns, color: Color = "share") -> np.ma.MaskedArray:  # type: ignore[type-arg]
+def cells(rows: npt.NDArray[np.float64], columns: Columns, color: Color = "share") -> np.ma.MaskedArray:
     """Return what each cell of a panel is coloured by, masked if and only if no value is in it.
 
     Parameters
@@ -112,7 +113,7 @@ def outside(rows: npt.NDArray[np.float64], columns: Columns) -> tuple[float, flo
 def colorful(
     ax: Axes,
     columns: Columns,
-    values: np.ma.MaskedArray,  # type: ignore[type-arg]
+    values: np.ma.MaskedArray,
     window: Window,
     scale: ColorScale,
     *,
@@ -150,7 +151,7 @@ def colorful(
     across = ax.get_xaxis_transform()
     norm, cmap = scale.norm(), colormap()
 
-    def picture(rows: np.ma.MaskedArray, low: float, high: float) -> AxesImage:  # type: ignore[type-arg]
+    def picture(rows: np.ma.MaskedArray, low: float, high: float) -> AxesImage:
         # placed by shares of the axes' height, since rows have equal heights on screen, whatever the scale
         image = AxesImage(ax, cmap=cmap, norm=norm, interpolation="nearest", origin="lower", transform=across)
         image.set_extent((left, right, low / height, high / height))
@@ -159,13 +160,13 @@ def colorful(
         image.set_clip_path(ax.patch)
         return image
 
-    images = [
-        picture(values[1:-1], MARGIN, MARGIN + 1),
-        picture(values[:1], 0, STRIP),
-        picture(values[-1:], height - STRIP, height),
-    ]
-    for border in (window.lo, window.hi):
-        ax.axhline(border, color=RULE, linewidth=0.5, zorder=2)
+    image = picture(values[1:-1], MARGIN, MARGIN + 1)
+    under = picture(values[:1], 0, STRIP) if values[0].count() else None
+    over = picture(values[-1:], height - STRIP, height) if values[-1].count() else None
+    borders = [[(0, y / height), (1, y / height)] for y in (MARGIN, MARGIN + 1)]
+    ax.add_collection(
+        LineCollection(borders, colors=RULE, linewidths=0.5, transform=ax.transAxes, zorder=2), autolim=False
+    )
     zero = zero_line(ax) if window.lo <= 0 <= window.hi else None
     marks = not_finite_marks(ax, columns.edges, columns.not_finite > 0)
     texts = []
@@ -178,7 +179,7 @@ def colorful(
             texts.append(_note(ax, 0.985, y, f"{percent(share)} {word}", "right", va, font, INK))
     if marks is not None and not_finite:
         texts.append(_note(ax, 0.015, 1 - inset, not_finite, "left", "top", font, NOT_FINITE))
-    return Colorful(*images, zero, marks, texts)
+    return Colorful(image, under, over, zero, marks, texts)
 
 
 def superimpose_mean(ax: Axes, columns: Columns) -> list[Line2D]:
@@ -203,8 +204,9 @@ def superimpose_profiles(
 ) -> list[Line2D]:
     """Draw the average histogram of each epoch (black) and of its last quarter (grey) where the epoch begins.
 
-    All are drawn to one scale: the fullest row but that of zero reaches over nine tenths of its
-    epoch. A row of zeros that is fuller is cut off there, since else a ReLU would show nothing besides.
+    The fullest row but that of zero reaches over nine tenths of the epoch, since it is the shape that
+    is to be compared. A row of zeros that is fuller is cut off there: else a ReLU would show nothing
+    besides. Where no value is, no line is.
 
     Returns
     -------
@@ -214,13 +216,13 @@ def superimpose_profiles(
     rows = window.forward(row_edges)
     centers = window.inverse((rows[:-1] + rows[1:]) / 2)
     other = ~((row_edges[:-1] <= 0) & (row_edges[1:] > 0))
-    heights = [max(p.whole[other].max(initial=0.0), p.last[other].max(initial=0.0)) for p in profiles]
-    highest = max(heights, default=0.0) or max((float(p.whole.max(initial=0.0)) for p in profiles), default=0.0)
     lines = []
-    for profile in profiles if highest > 0 else ():
-        length = 0.9 * (profile.stop - profile.start)
-        for values, color in ((profile.last, "#8a8a8a"), (profile.whole, "black")):
-            x = profile.start + length * np.minimum(values / highest, 1.0)
+    for profile in profiles:
+        both = (profile.last, profile.whole)
+        highest = max(float(v[other].max(initial=0.0)) for v in both) or max(float(v.max(initial=0.0)) for v in both)
+        for values, color in zip(both, ("#8a8a8a", "black"), strict=True):
+            reach = np.minimum(values / (highest or 1.0), 1.0)
+            x = profile.start + 0.9 * (profile.stop - profile.start) * np.where(values > 0, reach, np.nan)
             lines += ax.plot(x, centers, color=color, linewidth=0.9, zorder=3.1)
     return lines
 

@@ -183,7 +183,7 @@ def colorful_grid(
 
 
 def _half_width(panels: Sequence[Panel], share: float) -> float:
-    """What the panels of one layer need; where the axis itself does not reach, all that it has."""
+    """Return what the panels of one layer need; where the axis itself does not reach, all that it has."""
     axis = panels[0].axis
     whole = np.sum([panel.columns.whole(axis) for panel in panels], axis=0)
     under, over = (sum(panel.columns.total(name) for panel in panels) for name in ("under", "over"))

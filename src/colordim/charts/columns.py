@@ -181,9 +181,13 @@ def to_rows(columns: Columns, matrix: FloatArray) -> FloatArray:
     ndarray of float64, shape ``[rows + 2, n]``
         Each column's finite values, all of them.
     """
-    rows: FloatArray = matrix[
-        :, columns.first_bin : columns.first_bin + columns.counts.shape[1]
-    ] @ columns.counts.T.astype(np.float64)
+    part = matrix[:, columns.first_bin : columns.first_bin + columns.counts.shape[1]]
+    # most bins lie in one row or two: adding up what is not zero takes a tenth of a product of full matrices
+    row, bin_ = np.nonzero(part)
+    starts = np.flatnonzero(np.diff(row, prepend=-1))
+    rows = np.zeros((len(matrix), len(columns)))
+    if len(columns):
+        rows[row[starts]] = np.add.reduceat(part[row, bin_, None] * columns.counts.T[bin_], starts, axis=0)
     rows[0] += columns.counter("under")
     rows[-1] += columns.counter("over")
     return rows

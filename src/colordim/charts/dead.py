@@ -22,7 +22,7 @@ from colordim.statistics import near_zero, ratio
 
 __all__ = ["Dead", "dead", "dead_grid", "grid_of"]
 
-_EXACT, _NEAR = LINE_COLORS[5], LINE_COLORS[4]
+_EXACT, _NEAR = LINE_COLORS[0], LINE_COLORS[4]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def dead(ax: Axes, columns: Columns, axis: Axis, threshold: float = 0.05) -> Dea
     counts[:, columns.first_bin : last] = columns.counts
     near = ratio(near_zero(counts, axis.edges, threshold, zeros), size)
     exact = ratio(zeros, size)
-    light = ax.stairs(near, columns.edges, fill=True, color=_NEAR, alpha=0.55, linewidth=0.0, zorder=1)
+    light = ax.stairs(near, columns.edges, fill=True, color=_NEAR, alpha=0.5, linewidth=0.0, zorder=1)
     dark = ax.stairs(exact, columns.edges, fill=True, color=_EXACT, alpha=0.9, linewidth=0.0, zorder=1.5)
     ax.set_ylim(0.0, 1.0)
     return Dead(light, dark, not_finite_marks(ax, columns.edges, columns.not_finite > 0))

@@ -38,11 +38,12 @@ def shape_names(shape: Sequence[int], module: str = "", arguments: str = "") -> 
     return ()
 
 
-def shape_text(shape: Sequence[int], names: Sequence[str] = ()) -> str:
-    """Return a shape as text, ``[BS 64, NF 8, H 14, W 14]`` with names and ``[64, 8]`` without."""
-    if names:
-        return "[" + ", ".join(f"{name} {size}" for name, size in zip(names, shape, strict=True)) + "]"
-    return "[" + ", ".join(str(size) for size in shape) + "]"
+def shape_text(shape: Sequence[int], names: Sequence[str] = (), *, close: bool = False) -> str:
+    """Return a shape as text: ``[BS 64, NF 8, H 14, W 14]``, `close` ``[BS64 NF8 H14 W14]``, ``[64, 8]`` without names."""
+    if not names:
+        return "[" + ", ".join(str(size) for size in shape) + "]"
+    blank, between = ("", " ") if close else (" ", ", ")
+    return "[" + between.join(f"{name}{blank}{size}" for name, size in zip(names, shape, strict=True)) + "]"
 
 
 def percent(share: float) -> str:

@@ -94,6 +94,8 @@ class Grid:
 
 def default_columns(panels: int, multiple: int = 1) -> int:
     """Return how many panels to put beside each other; divisible by `multiple`."""
+    if multiple > 1 and panels <= 3 * multiple:
+        return multiple
     cols = next((cols for most, cols in _COLUMNS if panels <= most), _WIDEST)
     return max(-(-cols // multiple) * multiple, 1)
 

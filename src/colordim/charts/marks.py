@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from colordim.charts.labels import tick_text
 from colordim.charts.style import EPOCH, NOT_FINITE, ZERO
@@ -144,5 +144,6 @@ def batch_axis(ax: Axes, start: int, stop: int, width: float, *, labels: bool = 
 
 def value_ticks(ax: Axes, ticks: Sequence[float], *, labels: bool = True) -> None:
     """Set the ticks of the y axis: values."""
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.set_yticks(ticks, [tick_text(t) for t in ticks] if labels else [""] * len(ticks), fontsize=6.5)
     ax.tick_params(axis="y", pad=1.5)

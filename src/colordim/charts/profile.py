@@ -55,18 +55,11 @@ def profile(ax: Axes, columns: Sequence[Columns], values: Sequence[npt.NDArray[n
     lines = []
     for own, value, color in zip(columns, values, colors, strict=False):
         y = np.where(np.isfinite(value), value, np.nan)
-        alone = np.isfinite(y) & ~np.isfinite(np.roll(y, 1)) & ~np.isfinite(np.roll(y, -1))
-        alone |= np.isfinite(y) & (np.isfinite(y).sum() == 1)
-        # a single value between gaps has no line to be part of
-        lines += ax.plot(
-            own.centers,
-            y,
-            color=color,
-            linewidth=1.0,
-            marker=".",
-            markersize=4,
-            markevery=np.flatnonzero(alone).tolist(),
-        )
+        known = np.concatenate([[False], np.isfinite(y), [False]])
+        alone = known[1:-1] & ~known[:-2] & ~known[2:]
+        lines += ax.plot(own.centers, y, color=color, linewidth=1.0)
+        if alone.any():  # a value between gaps has no line to be part of
+            lines[-1].set(marker=".", markersize=4, markevery=np.flatnonzero(alone).tolist())
     return lines
 
 

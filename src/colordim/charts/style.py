@@ -45,9 +45,9 @@ NOT_FINITE = "#E0218A"  # a hue that viridis does not have
 #: Dark purple to yellow; its lowest colour is as far from the white of an empty cell as colours get.
 CMAP = "viridis"
 #: Dots per inch of a figure, unless it is saved at another resolution.
-DPI = 130
+DPI = 120
 
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "axes.edgecolor": RULE,
     "axes.facecolor": PAPER,
     "axes.grid": False,

@@ -109,7 +109,7 @@ def draw_title(ax: Axes, caption: Caption, width: float, height: float) -> list[
                         ha="right" if x == room else "left",
                         va="baseline",
                         parse_math=False,
-                    )  # fmt: skip
+                    )
                 )
     return drawn[::-1]
 
@@ -126,5 +126,10 @@ def _shape(caption: Caption, room: float, size: float) -> str:
     if not caption.shape and not caption.module:
         return ""
     names: Sequence[str] = shape_names(caption.shape, caption.module, caption.arguments) if caption.names_apply else ()
-    full = shape_text(caption.shape, names)
-    return full if text_width(full, size) <= room else elide(shape_text(caption.shape), room, size)
+    choices = (
+        shape_text(caption.shape, names),
+        shape_text(caption.shape, names, close=True),
+        shape_text(caption.shape),
+    )
+    fits = (text for text in choices if text_width(text, size) <= room)
+    return next(fits, elide(choices[-1], room, size))

@@ -44,7 +44,7 @@ class TwinPeaks:
 
 def find_peaks(profile: FloatArray, row_edges: FloatArray) -> FloatArray:
     """Return the values at the (at most) two most prominent peaks of a profile, ascending."""
-    found = statistics.peaks(profile, sigma=_SMOOTHING * len(profile)).index[:2]
+    found = statistics.peaks(profile, sigma=_SMOOTHING * len(profile)).position[:2]
     centers = (row_edges[:-1] + row_edges[1:]) / 2
     return np.sort(centers[found])
 

@@ -71,7 +71,8 @@ class Window:
         In a symmetric window with an even number of rows one edge is exactly zero, so that no zero falls into
         the row below it.
         """
-        positions = np.linspace(*self.forward([self.lo, self.hi]), rows + 1)
+        low, high = self.forward([self.lo, self.hi])
+        positions = np.linspace(low, high, rows + 1)
         edges = self.inverse(positions)
         edges[0], edges[-1] = self.lo, self.hi
         if self.lo == -self.hi:
