@@ -59,6 +59,23 @@ def test_refreshed_while_written(kit: Any, tmp_path: Path) -> None:
     kit.same(reader, memory)
 
 
+def test_sealed_segment_supersedes_its_tail(kit: Any, tmp_path: Path) -> None:
+    """A process may end between the commit of a segment and the removal of its tail."""
+    memory = MemoryStore()
+    writer = FolderWriter(tmp_path, {})
+    for step in kit.training(8, 60):
+        step.into(memory, writer)
+    writer.flush()
+    (tail,) = tmp_path.rglob("tail-*")
+    data = tail.read_bytes()
+    writer.close("stopped")
+    memory.close("stopped")
+    tail.write_bytes(data)
+    reader = FolderReader(tmp_path)
+    kit.same(reader, memory)
+    assert reader.problems == ()
+
+
 def test_levels_do_not_depend_on_cuts(kit: Any, tmp_path: Path) -> None:
     memory = Run(kit.record(tmp_path / "run", seed=5, flush_batches=3, seal_bytes=60_000))
     folder = Run(FolderReader(tmp_path / "run"))

@@ -21,6 +21,7 @@ from colordim.column import Batch
 from colordim.errors import ColordimWarning, StoreError
 from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
+from colordim.store.tail import TailReader
 from colordim.store.writer import FolderWriter
 
 real_write = os.write
@@ -84,6 +85,11 @@ def test_full_then_freed(kit: Any, tmp_path: Path, disk: Disk, error: int) -> No
                 reader.refresh()
                 seen.append(len(reader.batches()["batch"]))
                 assert reader.problems == ()
+            if 60 < step.batch.batch < 150 and step.batch.batch % 20 == 19:
+                (file,) = tmp_path.rglob("tail-*")
+                read = TailReader(file, 0)
+                read.refresh(ended=True)
+                assert read.problems == [], "the torn frame was cut off"
         writer.close("stopped")
     assert [w.category for w in caught] == [ColordimWarning]
     message = str(caught[0].message)
@@ -217,15 +223,16 @@ def test_close_on_a_hung_disk(tmp_path: Path, disk: Disk) -> None:
 
 
 def test_folder_deleted(kit: Any, tmp_path: Path) -> None:
-    writer = FolderWriter(tmp_path / "run", {}, flush_batches=5, seal_bytes=100_000)
+    writer = FolderWriter(tmp_path / "run", {}, flush_batches=5)
     with pytest.warns(ColordimWarning, match="No such file") as caught:
         for step in kit.training(0, 100):
             step.into(writer)
-            if step.batch.batch == 30:
+            if step.batch.batch == 70:  # behind the last new stream, so that nothing but the tail is written
                 writer.flush()
                 shutil.rmtree(tmp_path / "run")
             if step.batch.batch > 90:
                 writer.flush()
+                assert len(caught) == 1, "the open file is written to no more"
         writer.close("stopped")
     assert len(caught) == 1
     assert not (tmp_path / "run").exists()
