@@ -1,6 +1,6 @@
 """Disks that are full, hang, vanish or refuse: training goes on, and is told once."""
 
-# ruff: noqa: PT031 - what warns is the loop as a whole
+
 
 from __future__ import annotations
 
