@@ -273,7 +273,7 @@ def test_batches_that_were_not_recorded_repeat_the_last_one() -> None:
 def test_colour_bars_are_one_each_or_one_for_all_with_counts_of_both_ends() -> None:
     values = {"conv": np.linspace(-1, 1, 5000), "fc": np.linspace(-1, 1, 50)}
     run = build([("train", 0, values)] * 3, AXES[1])
-    each, shared, none = (run.colorful(colorbar=bar) for bar in ("each", "shared", None))  # type: ignore[arg-type]
+    each, shared, none = (run.colorful(colorbar=bar) for bar in ("each", "shared", None))
     assert [len(figure.axes) for figure in (each, shared, none)] == [2 + 2 * 2, 2 + 3, 2]
     bar, small, large = shared.axes[2:]
     assert np.array(small.get_ylim()) == pytest.approx(50 * np.array(bar.get_ylim()))
