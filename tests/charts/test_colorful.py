@@ -69,6 +69,12 @@ def test_a_cell_is_blank_if_and_only_if_nothing_can_be_in_it(make: Make, axis: A
     assert (values.compressed() > 0).all()
 
 
+def test_one_value_in_a_million_is_not_hidden(make: Make) -> None:
+    axis = LinearAxis(-2, 2, 8)
+    columns = make([np.append(np.zeros(999_999), 1.7)], axis)
+    assert values_of(columns, axis, WINDOW, 8).filled(0)[8, 0] == 1e-6
+
+
 def test_edges_that_differ_by_rounding_do_not_fill_the_row_beside(make: Make) -> None:
     axis = LinearAxis(-0.7, 0.7, 200)
     for k in range(200):
