@@ -171,6 +171,14 @@ def test_the_window_is_chosen_from_all_layers_by_hand() -> None:
     assert [float(labels[0]), float(labels[-1])] == [-2, 2]  # values up to 1.3 of nine layers: 1.995 of the bin (1, 2)
 
 
+def test_an_exploded_layer_does_not_flatten_the_others() -> None:
+    values = {"conv": np.linspace(-3, 3, 999), "fc": np.append(np.full(500, 0.5), np.full(500, 1e30))}
+    figure = build([("train", 0, values)] * 2, SignedLogAxis()).colorful()
+    labels = [tick.get_text().replace("−", "-") for tick in figure.axes[0].get_yticklabels()]
+    assert [float(labels[0]), float(labels[-1])] == [-3, 3]
+    assert "50 % above" in words(figure)
+
+
 @pytest.mark.parametrize("axis", AXES, ids=str)
 def test_a_shared_window_is_that_of_all_panels_and_an_own_one_is_not(axis: Axis) -> None:
     run = training(axis)

@@ -151,6 +151,7 @@ def test_columns_with_nan_or_inf_are_marked_where_they_are(make: Make, ax: Axes)
     assert panel.not_finite is not None
     spans = [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in panel.not_finite.get_paths()]
     assert spans == [(1, 3), (4, 5)]
+    assert min(tint.get_zorder() for tint in ax.collections) < panel.image.get_zorder()  # colours are not tinted
     assert [text.get_text() for text in panel.texts] == ["NaN in 1 batch"]
     assert np.ma.getmaskarray(panel.image.get_array())[:, 2].all()
 
