@@ -69,6 +69,12 @@ def test_a_cell_is_blank_if_and_only_if_nothing_can_be_in_it(make: Make, axis: A
     assert (values.compressed() > 0).all()
 
 
+def test_one_value_in_a_million_is_not_hidden(make: Make) -> None:
+    axis = LinearAxis(-2, 2, 8)
+    columns = make([np.append(np.zeros(999_999), 1.7)], axis)
+    assert values_of(columns, axis, WINDOW, 8).filled(0)[8, 0] == 1e-6
+
+
 def test_edges_that_differ_by_rounding_do_not_fill_the_row_beside(make: Make) -> None:
     axis = LinearAxis(-0.7, 0.7, 200)
     for k in range(200):
@@ -145,6 +151,7 @@ def test_columns_with_nan_or_inf_are_marked_where_they_are(make: Make, ax: Axes)
     assert panel.not_finite is not None
     spans = [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in panel.not_finite.get_paths()]
     assert spans == [(1, 3), (4, 5)]
+    assert min(tint.get_zorder() for tint in ax.collections) < panel.image.get_zorder()  # colours are not tinted
     assert [text.get_text() for text in panel.texts] == ["NaN in 1 batch"]
     assert np.ma.getmaskarray(panel.image.get_array())[:, 2].all()
 

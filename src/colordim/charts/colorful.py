@@ -9,7 +9,7 @@ import matplotlib.patheffects as patheffects
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import LineCollection
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -48,7 +48,7 @@ class Colorful:
         The window, and the strips of what lies below and above it (None where nothing does); arrays masked
         where cells are empty.
     zero : Line2D
-    not_finite : PolyCollection or None
+    not_finite : LineCollection or None
         The marks over columns with NaN or Inf.
     texts : list of Text
         The share of the values in each strip, and how many batches had NaN or Inf.
@@ -58,7 +58,7 @@ class Colorful:
     under: AxesImage | None
     over: AxesImage | None
     zero: Line2D | None
-    not_finite: PolyCollection | None
+    not_finite: LineCollection | None
     texts: list[Text] = field(default_factory=list)
 
 

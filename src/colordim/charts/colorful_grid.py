@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from colordim import statistics
+from colordim.axis import LinearAxis
 from colordim.charts.colorbar import Color, ColorScale, color_bar, color_scale
 from colordim.charts.colorful import EpochProfile, cells, colorful, outside, superimpose_mean, superimpose_profiles
 from colordim.charts.columns import Columns, to_rows
@@ -183,12 +184,17 @@ def colorful_grid(
 
 
 def _half_width(panels: Sequence[Panel], share: float) -> float:
-    """Return what the panels of one layer need; where the axis itself does not reach, all that it has."""
+    """Return what the panels of one layer need; where that lies beyond the axis, what can be shown."""
     axis = panels[0].axis
     whole = np.sum([panel.columns.whole(axis) for panel in panels], axis=0)
     under, over = (sum(panel.columns.total(name) for panel in panels) for name in ("under", "over"))
     width = statistics.half_width(whole, axis.edges, share, under, over)
-    return float(np.abs(axis.edges).max()) if np.isinf(width) else width
+    if not np.isinf(width):
+        return width
+    if isinstance(axis, LinearAxis):
+        return float(np.abs(axis.edges).max())
+    # nobody wants to see up to the millions at which that axis ends: the strips show that there is more
+    return statistics.half_width(whole, axis.edges, share)
 
 
 def _profile(epoch: EpochCounts, matrix: npt.NDArray[np.float64]) -> EpochProfile:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection
 from matplotlib.patches import StepPatch
 
 from colordim.axis import Axis
@@ -31,7 +31,7 @@ class Dead:
 
     near: StepPatch
     exact: StepPatch
-    not_finite: PolyCollection | None
+    not_finite: LineCollection | None
 
 
 def dead(ax: Axes, columns: Columns, axis: Axis, threshold: float = 0.05) -> Dead:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox, ScaledTranslation, TransformedBbox
 
 from colordim.charts.labels import tick_text
 from colordim.charts.style import EPOCH, NOT_FINITE, ZERO
@@ -67,7 +68,7 @@ def epoch_marks(
     for e in marked if label else ():
         word = "epoch " if e == marked[0] and (len(marked) < 2 or apart * step > 62) else ""
         ax.annotate(
-            f"{word}{number[e]}", (first[e], 1.0), xycoords=ax.get_xaxis_transform(), xytext=(0, 1.5),
+            f"{word}{number[e]}", (first[e], 1.0), xycoords=ax.get_xaxis_transform(), xytext=(0, 4),
             textcoords="offset points", fontsize=5.6, color=EPOCH, ha="left" if word or first[e] == start else "center",
             annotation_clip=False,
         )  # fmt: skip
@@ -80,7 +81,7 @@ def runs_of(mask: npt.NDArray[np.bool_]) -> Sequence[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(change[::2], change[1::2], strict=True)]
 
 
-def not_finite_marks(ax: Axes, edges: npt.NDArray[np.float64], mask: npt.NDArray[np.bool_]) -> PolyCollection | None:
+def not_finite_marks(ax: Axes, edges: npt.NDArray[np.float64], mask: npt.NDArray[np.bool_]) -> LineCollection | None:
     """Mark the columns that hold NaN or Inf: a bar over the panel, and a tint where the column is blank.
 
     Parameters
@@ -92,24 +93,28 @@ def not_finite_marks(ax: Axes, edges: npt.NDArray[np.float64], mask: npt.NDArray
 
     Returns
     -------
-    PolyCollection or None
+    LineCollection or None
         One bar for each run of such columns; None without any.
     """
     runs = runs_of(mask)
     if not runs:
         return None
-    transform = ax.get_xaxis_transform()
-
-    def bars(low: float, high: float) -> list[list[tuple[float, float]]]:
-        return [[(edges[a], low), (edges[b], low), (edges[b], high), (edges[a], high)] for a, b in runs]
-
-    tint = PolyCollection(bars(0, 1), facecolors=NOT_FINITE, alpha=0.13, linewidths=0, transform=transform, zorder=0.5)
+    across = ax.get_xaxis_transform()
+    boxes = [[(edges[a], 0), (edges[b], 0), (edges[b], 1), (edges[a], 1)] for a, b in runs]
+    tint = PolyCollection(boxes, facecolors=NOT_FINITE, alpha=0.13, linewidths=0, transform=across, zorder=-1)
     ax.add_collection(tint, autolim=False)
-    # the outline keeps a single column of a long run from being thinner than a pixel
-    mark = PolyCollection(
-        bars(0.962, 1.0), facecolors=NOT_FINITE, edgecolors=NOT_FINITE, linewidths=0.8, transform=transform, zorder=3.5
+    # above the frame, so that it hides nothing; its ends project, else one column of thousands were thinner than a pixel
+    above = across + ScaledTranslation(0, 1.9 / 72, ax.figure.dpi_scale_trans)
+    mark = LineCollection(
+        [[(edges[a], 1.0), (edges[b], 1.0)] for a, b in runs],
+        colors=NOT_FINITE,
+        linewidths=2.0,
+        capstyle="projecting",
+        transform=above,
+        zorder=3.5,
     )
     ax.add_collection(mark, autolim=False)
+    mark.set_clip_box(TransformedBbox(Bbox.from_extents(0, 0, 1, 1.5), ax.transAxes))
     return mark
 
 

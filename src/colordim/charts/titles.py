@@ -16,8 +16,8 @@ __all__ = ["WIDE", "Caption", "draw_title", "title_height"]
 #: From this width, in inches, a panel has room for two lines; narrower ones have four short ones.
 WIDE = 2.3
 _LEADING = 1.28
-_FOOT = 3.0  # points between the last line and the panel, and
-_FOOT_WIDE = 9.5  # where the numbers of the epochs are between them
+_FOOT = 4.5  # points between the last line and the panel, and
+_FOOT_WIDE = 12.0  # where the numbers of the epochs are between them
 
 
 @dataclass(frozen=True)
