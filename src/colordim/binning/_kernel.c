@@ -44,17 +44,21 @@
 #endif
 
 /* The interface that kernel.py expects; raised whenever a signature or a structure changes. */
+#ifndef INTERFACE
 #define INTERFACE 1
+#endif
 
 enum { BLOCK = 2048, TABLES = 4, SPARE = 16, MAX_THREADS = 64, MAX_DIMS = 64 };
 
 /* Codes are 16 bits wide; axes with more bins are counted one by one. */
 enum { MAX_TABLE_BINS = 65000, UNDECIDED = 65535 };
 
-/* A table counts in 32 bits: it is added to the row before any of its counters could overflow. */
+/* Tables count in 32 bits; they are emptied before any of their counters could overflow. Tests choose less. */
 #ifndef FLUSH_ELEMENTS
+#define TABLE_COUNTER uint32_t
 #define FLUSH_ELEMENTS (INT64_C(1) << 31)
 #endif
+typedef TABLE_COUNTER table_counter;
 
 enum dtype { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
 
@@ -114,7 +118,7 @@ struct job {
     const struct source *source;
     int64_t begin, end;
     int64_t *counts; /* by code */
-    uint32_t *tables;
+    table_counter *tables;
     struct counters counters;
     struct moments moments;
     char padding[64]; /* jobs of different threads share no cache line */
@@ -320,9 +324,9 @@ static size_t table_width(const struct plan *plan)
 }
 
 /* Add codes to the tables, and ask for the memory of the next block meanwhile. */
-static void scatter(const uint16_t *codes, int n, uint32_t *tables, size_t width, const char *next, int itemsize)
+static void scatter(const uint16_t *codes, int n, table_counter *tables, size_t width, const char *next, int itemsize)
 {
-    uint32_t *t0 = tables, *t1 = t0 + width, *t2 = t1 + width, *t3 = t2 + width;
+    table_counter *t0 = tables, *t1 = t0 + width, *t2 = t1 + width, *t3 = t2 + width;
     int i = 0;
     for (; i + 16 <= n; i += 16) {
         if (next) {
@@ -344,10 +348,10 @@ static void scatter(const uint16_t *codes, int n, uint32_t *tables, size_t width
 }
 
 /* Add the tables to the counts and clear them. */
-static void fold_tables(const struct plan *plan, uint32_t *tables, int64_t *counts)
+static void fold_tables(const struct plan *plan, table_counter *tables, int64_t *counts)
 {
     size_t width = table_width(plan);
-    const uint32_t *t0 = tables, *t1 = t0 + width, *t2 = t1 + width, *t3 = t2 + width;
+    const table_counter *t0 = tables, *t1 = t0 + width, *t2 = t1 + width, *t3 = t2 + width;
     for (int64_t code = 0; code < plan->axis->bins + 2; ++code)
         counts[code] += (int64_t)t0[code] + t1[code] + t2[code] + t3[code];
     memset(tables, 0, TABLES * width * sizeof *tables);
@@ -581,7 +585,7 @@ static int count_in_blocks(const struct plan *plan, const struct source *source,
     int64_t share = (n + threads - 1) / threads;
     share = (share + BLOCK - 1) / BLOCK * BLOCK;
     size_t codes = (size_t)plan->axis->bins + 2, tables = TABLES * table_width(plan);
-    size_t bytes = (codes * sizeof(int64_t) + tables * sizeof(uint32_t) + 63) / 64 * 64;
+    size_t bytes = (codes * sizeof(int64_t) + tables * sizeof(table_counter) + 63) / 64 * 64;
     char *memory = calloc((size_t)threads, bytes);
     if (!memory)
         return 0;
@@ -592,7 +596,7 @@ static int count_in_blocks(const struct plan *plan, const struct source *source,
         job->begin = begin;
         job->end = n - begin < share ? n : begin + share;
         job->counts = (int64_t *)(memory + (size_t)team.size * bytes);
-        job->tables = (uint32_t *)(job->counts + codes);
+        job->tables = (table_counter *)(job->counts + codes);
         ++team.size;
     }
     if (run && team.size > 1)
