@@ -31,7 +31,15 @@ NOTE = "_kernel.txt"
 
 # Vectorised loops need -O3 with older compilers, and leave to take sums in any order, which `omp simd` gives them: this
 # is no OpenMP library. Without -ffp-contract, clang would not use fused multiply-add.
-UNIX_FLAGS = ["-O3", "-std=c11", "-fopenmp-simd", "-fno-math-errno", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden"]
+UNIX_FLAGS = [
+    "-O3",
+    "-std=c11",
+    "-fopenmp-simd",
+    "-fno-math-errno",
+    "-ffp-contract=fast",
+    "-fPIC",
+    "-fvisibility=hidden",
+]
 
 
 class NotCompiledError(Exception):
@@ -47,10 +55,7 @@ class CustomBuildHook(BuildHookInterface):
         editable = version == "editable"
         self._directory = root / PACKAGE if editable else Path(tempfile.mkdtemp(prefix="colordim-kernel-"))
         built = build(root, self._directory)
-        if editable:
-            files = []
-        else:
-            files = [NOTE, NAME] if built else [NOTE]
+        files = [] if editable else [NOTE, NAME] if built else [NOTE]
         for name in files:
             build_data["force_include"][str(self._directory / name)] = f"colordim/binning/{name}"
         if built:

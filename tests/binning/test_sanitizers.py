@@ -17,7 +17,7 @@ FLAGS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all
 @pytest.fixture(autouse=True, scope="module")
 def chosen_backend() -> Iterator[str]:
     """These tests use no backend of this process."""
-    yield "none"
+    return "none"
 
 
 def run_driver(library: Path, **environment: str) -> subprocess.CompletedProcess[str]:

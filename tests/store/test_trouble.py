@@ -1,7 +1,5 @@
 """Disks that are full, hang, vanish or refuse: training goes on, and is told once."""
 
-
-
 from __future__ import annotations
 
 import errno
