@@ -15,7 +15,7 @@ from colordim.charts.columns import Columns
 from colordim.charts.frame import Panel, framed
 from colordim.charts.labels import tick_text
 from colordim.charts.layout import Grid, Margins, plan
-from colordim.charts.marks import batch_axis, epoch_marks, not_finite_marks
+from colordim.charts.marks import batch_axis, epoch_marks, not_finite_marks, value_ticks
 from colordim.charts.style import DPI, LINE_COLORS, RULE, ChartFigure, settings
 from colordim.charts.titles import WIDE, draw_title, title_height
 from colordim.statistics import near_zero, ratio
@@ -99,10 +99,7 @@ def dead_grid(panels: Sequence[Panel], grid: Grid, *, threshold: float = 0.05, t
             pixels = int(grid.panel_width * DPI)
             epoch_marks(ax, panel.epochs, panel.epoch_numbers, panel.start, panel.stop, pixels, label=wide)
             batch_axis(ax, panel.start, panel.stop, grid.panel_width, labels=grid.lowest(i))
-            ticks = [0.0, 0.5, 1.0]
-            texts = [f"{100 * tick:.0f} %" if grid.leftmost(i) else "" for tick in ticks]
-            ax.set_yticks(ticks, texts, fontsize=6.5)
-            ax.tick_params(axis="y", pad=1.5)
+            value_ticks(ax, [0.0, 0.5, 1.0], labels=grid.leftmost(i), text=lambda share: f"{100 * share:.0f} %")
             ax.axhline(0.5, color=RULE, linewidth=0.5, zorder=0.8)
             draw_title(ax, panel.caption, grid.panel_width, grid.panel_height)
             if i == 0:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox, ScaledTranslation, TransformedBbox
 
 from colordim.charts.labels import tick_text
-from colordim.charts.style import EPOCH, NOT_FINITE, ZERO
+from colordim.charts.style import EPOCH, NOT_FINITE, RULE, ZERO
 
 __all__ = ["batch_axis", "epoch_marks", "not_finite_marks", "runs_of", "value_ticks", "zero_line"]
 
@@ -137,18 +138,39 @@ def batch_axis(ax: Axes, start: int, stop: int, width: float, *, labels: bool = 
     ticks = [
         t for t in MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]).tick_values(start, stop) if start <= t <= stop
     ]
-    drawn = ax.set_xticks(ticks, [f"{t:.0f}" for t in ticks] if labels else [""] * len(ticks), fontsize=6.5)
+    if not labels:
+        _bare_ticks(ax, "x", ticks)
+        return
+    drawn = ax.set_xticks(ticks, [f"{t:.0f}" for t in ticks], fontsize=6.5)
     ax.tick_params(axis="x", pad=1.5)
     # a number at a corner stays within its panel, clear of the neighbour's
     for tick, place in zip(drawn, ticks, strict=True):
-        if labels and place == start and len(ticks) > 1:
+        if place == start and len(ticks) > 1:
             tick.label1.set_horizontalalignment("left")
-        elif labels and place > stop - 0.04 * (stop - start):
+        elif place > stop - 0.04 * (stop - start):
             tick.label1.set_horizontalalignment("right")
 
 
-def value_ticks(ax: Axes, ticks: Sequence[float], *, labels: bool = True) -> None:
-    """Set the ticks of the y axis: values."""
+def value_ticks(
+    ax: Axes, ticks: Sequence[float], *, labels: bool = True, text: Callable[[float], str] = tick_text
+) -> None:
+    """Set the ticks of the y axis: values, written by `text`."""
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.set_yticks(ticks, [tick_text(t) for t in ticks] if labels else [""] * len(ticks), fontsize=6.5)
+    if not labels:
+        _bare_ticks(ax, "y", ticks)
+        return
+    ax.set_yticks(ticks, [text(t) for t in ticks], fontsize=6.5)
     ax.tick_params(axis="y", pad=1.5)
+
+
+def _bare_ticks(ax: Axes, axis: Literal["x", "y"], ticks: Sequence[float]) -> None:
+    """Draw ticks without numbers as one line of markers: in a grid, Matplotlib's own take a tenth of all time."""
+    none = [0.0] * len(ticks)  # markers 3 and 0 are TICKDOWN and TICKLEFT
+    if axis == "x":
+        ax.set_xticks([])
+        line = Line2D(ticks, none, marker=3, transform=ax.get_xaxis_transform())
+    else:
+        ax.set_yticks([])
+        line = Line2D(none, ticks, marker=0, transform=ax.get_yaxis_transform())
+    line.set(linestyle="none", color=RULE, markersize=2.5, markeredgewidth=0.6, clip_on=False)
+    ax.add_artist(line)
