@@ -24,6 +24,7 @@ ORDER = [
     "diagnosis",
     "web",
     "export",
+    "reading",
     "views",
     "api",
     "__init__",

@@ -211,7 +211,7 @@ def smooth(profile: npt.ArrayLike, sigma: float) -> FloatArray:
     return same(values) / same(np.ones_like(values))
 
 
-def peaks(profile: npt.ArrayLike, *, sigma: float = 2.0, prominence: float = 0.1) -> Peaks:
+def peaks(profile: npt.ArrayLike, *, sigma: float = 2.0, prominence: float = 0.1, own: float = 0.0) -> Peaks:
     """Return the peaks of a profile after smoothing, the most prominent first.
 
     A peak is a local maximum (the middle of a plateau; ends count). Its prominence is its height
@@ -227,6 +227,8 @@ def peaks(profile: npt.ArrayLike, *, sigma: float = 2.0, prominence: float = 0.1
         Width of the Gaussian that smoothes it, in elements.
     prominence : float
         Least prominence, as a share of the smoothed profile's maximum.
+    own : float
+        Least prominence, as a share of the peak's own height.
 
     Returns
     -------
@@ -244,8 +246,9 @@ def peaks(profile: npt.ArrayLike, *, sigma: float = 2.0, prominence: float = 0.1
         if level[i - 1] < level[i] > level[i + 1]:
             left = _valley(level[i - 1 :: -1], level[i])
             right = _valley(level[i + 1 :], level[i])
-            found.append((int(starts[i] + ends[i] - 1) // 2 - 1, float(level[i] - max(left, right))))
-    found = [peak for peak in found if peak[1] >= prominence * height.max()]
+            stands_out = float(level[i] - max(left, right))
+            if stands_out >= max(prominence * height.max(), own * level[i]):
+                found.append((int(starts[i] + ends[i] - 1) // 2 - 1, stands_out))
     found.sort(key=lambda peak: -peak[1])
     return Peaks(np.array([i for i, _ in found], np.int64), np.array([p for _, p in found], np.float64))
 

@@ -12,23 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 import colordim.run
-from colordim import statistics
-from colordim.column import COUNTERS, PHASES, Kind, Phase, Stream
+from colordim import reading
+from colordim.column import PHASES, Kind, Phase, Stream
+from colordim.errors import ArgumentError
 from colordim.run import StreamKey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from colordim.charts.colorful_grid import EpochCounts, WindowChoice
-    from colordim.charts.frame import Panel
+    from colordim.charts.colorful_grid import WindowChoice
 
 __all__ = ["Run"]
 
-#: First batch of each epoch, and the epoch's number.
-Epochs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-
-#: Batches that are read at once where every single one has to be looked at.
-_CHUNK = 1024
 
 _PLURALS = {
     "activation": "activations",
@@ -123,10 +118,10 @@ class Run(colordim.run.Run):
         if window not in ("shared", "own", "symlog"):
             window_from(window)  # type: ignore[arg-type]  # a bad window is told before anything is read
         phases = _phases(phase)
-        spans = self._spans(phases, start, stop)
+        spans = reading.spans(self, phases, start, stop)
         streams = self.select(layers, kind)
         if focus is not None:
-            streams = self._most_changed(streams, focus, phases[0], spans[phases[0]])
+            streams = reading.most_changed(self, streams, focus, phases[0], spans[phases[0]])
         if (reason := self._nothing(streams, kind, spans)) is not None:
             return sentence_figure(reason, figsize)
         shown = [phase for phase in phases if spans[phase][1] > spans[phase][0]]
@@ -139,10 +134,16 @@ class Run(colordim.run.Run):
             figsize=figsize,
             multiple=len(shown),
         )
-        epochs = {phase: self._epochs(phase) for phase in shown}
+        epochs = {phase: reading.epochs(self, phase) for phase in shown}
         panels = [
-            self._panel(
-                stream, phase, spans[phase], epochs[phase], grid.panel_width, mark=phase if len(phases) > 1 else ""
+            reading.panel(
+                self,
+                stream,
+                phase,
+                spans[phase],
+                epochs[phase],
+                grid.panel_width,
+                mark=phase if len(phases) > 1 else "",
             )
             for stream in streams
             for phase in shown
@@ -150,7 +151,7 @@ class Run(colordim.run.Run):
         averages = None
         if profiles:
             keys = [(stream, phase) for stream in streams for phase in shown]
-            averages = {i: self._epoch_counts(*key, spans[key[1]]) for i, key in enumerate(keys)}
+            averages = {i: reading.epoch_counts(self, *key, spans[key[1]]) for i, key in enumerate(keys)}
         return colorful_grid(
             panels, grid, window=window, color=color, bar=bar, mean=mean, profiles=averages, value_name=kind.replace("_", " "),
             title=self._title(title, f"{_PLURALS[kind]}, {' and '.join(shown)}"),
@@ -194,14 +195,14 @@ class Run(colordim.run.Run):
         from colordim.charts.frame import sentence_figure
 
         if not threshold >= 0:
-            raise ValueError(f"threshold={threshold} cannot be: near zero is |x| <= threshold, so it is at least 0.")
-        spans = self._spans(_phases(phase), start, stop)
+            raise ArgumentError(f"threshold={threshold} cannot be: near zero is |x| <= threshold, so it is at least 0.")
+        spans = reading.spans(self, _phases(phase), start, stop)
         streams = self.select(layers, kind)
         if (reason := self._nothing(streams, kind, spans)) is not None:
             return sentence_figure(reason, figsize)
         grid = grid_of(len(streams), rows=rows, cols=cols, figsize=figsize)
-        epochs = self._epochs(phase)
-        panels = [self._panel(stream, phase, spans[phase], epochs, grid.panel_width) for stream in streams]
+        epochs = reading.epochs(self, phase)
+        panels = [reading.panel(self, stream, phase, spans[phase], epochs, grid.panel_width) for stream in streams]
         return dead_grid(
             panels, grid, threshold=threshold, title=self._title(title, f"zeros among the {_PLURALS[kind]}")
         )
@@ -235,12 +236,12 @@ class Run(colordim.run.Run):
         from colordim.charts.frame import sentence_figure
         from colordim.charts.profile import PANEL_WIDTH, profile_figure
 
-        spans = self._spans(_phases(phase), start, stop)
+        spans = reading.spans(self, _phases(phase), start, stop)
         streams = self.select(layers, kind)
         if (reason := self._nothing(streams, kind, spans)) is not None:
             return sentence_figure(reason, figsize)
-        epochs = self._epochs(phase)
-        panels = [self._panel(stream, phase, spans[phase], epochs, PANEL_WIDTH) for stream in streams]
+        epochs = reading.epochs(self, phase)
+        panels = [reading.panel(self, stream, phase, spans[phase], epochs, PANEL_WIDTH) for stream in streams]
         return profile_figure(panels, figsize=figsize, title=self._title(title, f"{_PLURALS[kind]}, {phase}"))
 
     def twin_peaks(
@@ -290,7 +291,7 @@ class Run(colordim.run.Run):
 
         chosen = None if window is None else window_from(window)
         streams = self.select(None, kind)
-        spans = self._spans(PHASES, None, None)
+        spans = reading.spans(self, PHASES, None, None)
         if (reason := self._nothing(streams, kind, spans)) is not None:
             return sentence_figure(reason, figsize)
         stream = self.stream(layer, kind)
@@ -300,28 +301,13 @@ class Run(colordim.run.Run):
         train = table["index"][counted & (table["phase"] == "train")]
         valid = table["index"][counted & (table["phase"] == "valid")]
         sides = {
-            "train": self._sum(stream, "train", train[3 * len(train) // 4 :]),
-            "valid": self._sum(stream, "valid", valid),
+            "train": reading.add_up(self, stream, "train", train[3 * len(train) // 4 :]),
+            "valid": reading.add_up(self, stream, "valid", valid),
         }
         return twin_peaks_figure(
-            sides, stream.axis, self._caption(stream), number, window=chosen, value_name=kind.replace("_", " "), figsize=figsize,
+            sides, stream.axis, reading.caption(stream), number, window=chosen, value_name=kind.replace("_", " "), figsize=figsize,
             title=self._title(title, f"twin peaks, epoch {number}"),
         )  # fmt: skip
-
-    def _spans(self, phases: Sequence[Phase], start: int | None, stop: int | None) -> dict[Phase, tuple[int, int]]:
-        """Batches to show of each phase; of the later phases those that ran while the first did."""
-        first = phases[0]
-        begin, end, _ = slice(start, stop).indices(self.length(first))
-        spans: dict[Phase, tuple[int, int]] = {first: (begin, max(begin, end))}
-        table = self.batches
-        for phase in phases[1:]:
-            index, batch = (table[name][table["phase"] == phase] for name in ("index", "batch"))
-            mine = table["batch"][(table["phase"] == first) & (table["index"] >= begin)]
-            beyond = table["batch"][(table["phase"] == first) & (table["index"] >= end)]
-            low = mine[0] if start is not None and len(mine) else -1
-            inside = index[(batch >= low) & (batch < (beyond[0] if stop is not None and len(beyond) else np.inf))]
-            spans[phase] = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
-        return spans
 
     def _nothing(self, streams: Sequence[Stream], kind: Kind, spans: dict[Phase, tuple[int, int]]) -> str | None:
         """Return the sentence that stands where there is nothing to draw."""
@@ -339,108 +325,19 @@ class Run(colordim.run.Run):
             return title
         return f"{self.name}: {default}" if self.name else default[0].upper() + default[1:]
 
-    def _caption(self, stream: Stream, note: str = "", mark: str = "") -> Any:
-        from colordim.charts.titles import Caption
-
-        output = stream.kind in ("activation", "gradient")
-        return Caption(stream.name, stream.module, stream.arguments, stream.shape, output, note, mark)
-
-    def _panel(
-        self, stream: Stream, phase: Phase, span: tuple[int, int], epochs: Epochs, inches: float, mark: str = ""
-    ) -> Panel:
-        from colordim.charts.columns import column_width, regular
-        from colordim.charts.frame import Panel
-        from colordim.charts.labels import percent
-        from colordim.charts.style import DPI
-
-        start, stop = span
-        width, level = column_width(stop - start, int(inches * DPI))
-        block = self.columns(stream, phase, start, stop, level)
-        columns = regular(
-            block.first, block.number, block.counts, block.counters, block.moments, width=width, start=start, stop=stop
-        )
-        zeros = float(statistics.ratio(columns.total("zeros"), columns.total("size")))
-        not_finite = self._not_finite(stream, phase, span) if columns.not_finite.any() else ""
-        note = f"zeros {percent(zeros)}" if columns.total("size") else "never ran"
-        return Panel(self._caption(stream, note, mark), phase, stream.axis, columns, start, stop, *epochs, not_finite)
-
-    def _epochs(self, phase: Phase) -> Epochs:
-        """Return the first batch of each epoch of a phase, and the epoch's number."""
-        table = self.batches
-        mine = table["phase"] == phase
-        starts = self.epochs(phase)
-        return starts, np.asarray(table["epoch"][mine][np.searchsorted(table["index"][mine], starts)], np.int64)
-
-    def _not_finite(self, stream: Stream, phase: Phase, span: tuple[int, int]) -> str:
-        """Say in how many batches there was NaN, and in how many Inf."""
-        nan = inf = 0
-        for begin in range(span[0], span[1], _CHUNK):
-            counters = self.columns(stream, phase, begin, min(begin + _CHUNK, span[1])).counters
-            at = {name: counters[:, i] for i, name in enumerate(COUNTERS)}
-            nan += int(np.count_nonzero(at["nan"]))
-            inf += int(np.count_nonzero(at["pos_inf"] + at["neg_inf"]))
-        found = [f"{name} in {number}" for name, number in (("NaN", nan), ("Inf", inf)) if number]
-        return f"{', '.join(found)} batch{'es' if max(nan, inf) > 1 else ''}"
-
-    def _most_changed(
-        self, streams: Sequence[Stream], focus: int, phase: Phase, span: tuple[int, int]
-    ) -> tuple[Stream, ...]:
-        """Return the streams that changed most, in call order."""
-        from colordim.charts.columns import column_width
-
-        if focus < 1:
-            raise ValueError(f"focus={focus} cannot be: it is the number of layers to draw, at least 1.")
-        _, level = column_width(span[1] - span[0], 64)
-        changes = [statistics.change(self.columns(stream, phase, *span, level).counts) for stream in streams]
-        chosen = set(np.argsort(-np.array(changes), kind="stable")[:focus].tolist())
-        return tuple(stream for i, stream in enumerate(streams) if i in chosen)
-
-    def _epoch_counts(self, stream: Stream, phase: Phase, span: tuple[int, int]) -> list[EpochCounts]:
-        """Return the histogram of each epoch on show, and of its last quarter."""
-        from colordim.charts.colorful_grid import EpochCounts
-
-        starts = self.epochs(phase).tolist()
-        table = self.batches
-        index = table["index"][(table["phase"] == phase) & table["recorded"]]
-        found = []
-        for begin, end in zip(starts, [*starts[1:], self.length(phase)], strict=True):
-            inside = index[(index >= max(begin, span[0])) & (index < min(end, span[1]))]
-            if len(inside):
-                cut = inside[3 * len(inside) // 4 :]
-                whole, whole_batches, _ = self._sum(stream, phase, inside)
-                last, last_batches, _ = self._sum(stream, phase, cut)
-                found.append(
-                    EpochCounts(max(begin, span[0]), min(end, span[1]), whole, whole_batches, last, last_batches)
-                )
-        return found
-
-    def _sum(
-        self, stream: Stream, phase: Phase, index: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], int, npt.NDArray[np.int64]]:
-        """Return counts, batches in which the stream fired, and counters, added up over adjacent recorded batches."""
-        counts, counters = np.zeros(stream.axis.bins, np.int64), np.zeros(len(COUNTERS), np.int64)
-        fired = 0
-        for piece in np.array_split(index, max(-(-len(index) // _CHUNK), 1)):
-            if len(piece):
-                block = self.columns(stream, phase, int(piece[0]), int(piece[-1]) + 1)
-                counts += block.counts.sum(axis=0)
-                counters += block.counters.sum(axis=0)
-                fired += int(np.count_nonzero(block.counters[:, COUNTERS.index("calls")]))
-        return counts, fired, counters
-
 
 def _phases(phase: Phase | Sequence[Phase]) -> tuple[Phase, ...]:
     phases: tuple[Any, ...] = (phase,) if isinstance(phase, str) else tuple(dict.fromkeys(phase))
     for one in phases:
         _check("phase", one, PHASES)
     if not phases:
-        raise ValueError(f"no phase was given: take one of {', '.join(PHASES)}, or both.")
+        raise ArgumentError(f"no phase was given: take one of {', '.join(PHASES)}, or both.")
     return phases
 
 
 def _check(name: str, value: object, allowed: Sequence[object]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown: take one of {', '.join(map(repr, allowed))}.")
+        raise ArgumentError(f"{name}={value!r} is unknown: take one of {', '.join(map(repr, allowed))}.")
 
 
 def _epoch_number(epochs: npt.NDArray[np.int64], epoch: int) -> int:
@@ -449,4 +346,4 @@ def _epoch_number(epochs: npt.NDArray[np.int64], epoch: int) -> int:
         return int(known[epoch])
     if epoch in known:
         return epoch
-    raise ValueError(f"the run has no epoch {epoch}: it has {len(known)}, from {known[0]} to {known[-1]}.")
+    raise ArgumentError(f"the run has no epoch {epoch}: it has {len(known)}, from {known[0]} to {known[-1]}.")
