@@ -116,9 +116,9 @@ def test_peaks_and_prominences_by_hand() -> None:
 def test_a_small_peak_counts_by_its_own_height() -> None:
     # 4 stands 3 above its valley at 1, three quarters of its height; 100 - 97 stands 2 above 95, a fiftieth of its own.
     profile = [0, 100, 95, 97, 20, 1, 4, 0]
-    assert peaks(profile, sigma=0, prominence=0.02).position.tolist() == [1, 6, 3]
-    assert peaks(profile, sigma=0, prominence=0.02, own=0.25).position.tolist() == [1, 6]
-    assert peaks(profile, sigma=0, prominence=0.1, own=0.25).position.tolist() == [1]
+    assert statistics.peaks(profile, sigma=0, prominence=0.02).position.tolist() == [1, 6, 3]
+    assert statistics.peaks(profile, sigma=0, prominence=0.02, own=0.25).position.tolist() == [1, 6]
+    assert statistics.peaks(profile, sigma=0, prominence=0.1, own=0.25).position.tolist() == [1]
 
 
 def test_peaks_at_the_ends_and_on_plateaus() -> None:
