@@ -78,3 +78,19 @@ def test_with_a_display_the_desktop_is_asked(monkeypatch: pytest.MonkeyPatch, tm
     assert asked == [[str(program), str(tmp_path / "a.png")]]
     monkeypatch.setenv("CI", "true")
     assert not open_picture(tmp_path / "a.png")
+
+
+def test_commands_name_the_program_as_the_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "colordim"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(program)])
+    monkeypatch.setenv("PATH", "")
+    assert (
+        commands(Path("out"))[0] == f"{program} ls out"
+    )  # as `make demo` runs it, outside of an activated environment
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert commands(Path("out"))[0] == "colordim ls out"
+    monkeypatch.setattr("sys.argv", ["-c"])
+    assert commands(Path("out"))[0] == "colordim ls out"

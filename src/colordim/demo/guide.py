@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,10 +60,19 @@ def accuracies(epochs: Sequence[Epoch]) -> str:
 def commands(folder: Path) -> list[str]:
     """Return commands that show more of the two runs, as they are typed in a shell."""
     place, bad, good = (shlex.quote(str(path)) for path in (folder, folder / "bad", folder / "good"))
+    colordim = program()
     return [
-        f"colordim ls {place}",
-        f"colordim show {bad} --terminal --layer conv4 --window symlog",
-        f"colordim show {bad} --layer 'conv*' --window symlog --mean --out bad.png",
-        f"colordim show {good} --layer head --profiles --out good-head.png",
-        f"colordim show {bad} --chart dead --out bad-dead.png",
+        f"{colordim} ls {place}",
+        f"{colordim} show {bad} --terminal --layer conv4 --window symlog",
+        f"{colordim} show {bad} --layer 'conv*' --window symlog --mean --out bad.png",
+        f"{colordim} show {good} --layer head --profiles --out good-head.png",
+        f"{colordim} show {bad} --chart dead --out bad-dead.png",
     ]
+
+
+def program() -> str:
+    """Return what to type for the program that runs now: its name, or its path where the shell does not find it."""
+    called = Path(sys.argv[0])
+    if called.name != "colordim" or shutil.which("colordim") == str(called.absolute()) or not called.exists():
+        return "colordim"
+    return shlex.quote(str(called))
