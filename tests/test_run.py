@@ -8,7 +8,7 @@ import pytest
 
 from colordim.axis import LinearAxis
 from colordim.column import COUNTERS, Batch, Kind, Phase, Stream
-from colordim.errors import StreamError
+from colordim.errors import ColordimWarning, StreamError
 from colordim.run import Run
 from colordim.store.memory import MemoryStore
 
@@ -196,3 +196,17 @@ def test_follow_ends_with_the_run() -> None:
     assert seen == [2, 3]
     assert run.ended == "stopped"
     assert run.problems == ()
+
+
+def test_a_damaged_part_is_told_once_when_it_is_left_out() -> None:
+    class Damaged(MemoryStore):
+        @property
+        def problems(self) -> tuple[str, ...]:
+            return ("columns/level=0/7.parquet is damaged: batches 7 to 9 are left out.",)
+
+    store = Damaged()
+    store.declare(Stream(0, "a", "activation", "ReLU", "", (1,), 0, LinearAxis(0, 1, 2)))
+    run = Run(store)
+    with pytest.warns(ColordimWarning, match="batches 7 to 9 are left out"):
+        run.counts("a")
+    run.moments("a")  # a second warning would be an error here

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
@@ -83,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     command = typer.main.get_command(app)
+    warnings.showwarning = _show_warning
     try:
         code = command.main(args=arguments, prog_name="colordim", standalone_mode=False)
     except ColordimError as error:
@@ -104,6 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(0)
         _fail(text if text.endswith("?") else f"{text.rstrip('.')}: colordim --help lists what there is.")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    sys.stderr.write(f"colordim: {message}\n")
 
 
 def _fail(message: str, code: int = 1) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.column import COUNTERS, MOMENTS, PHASES, Kind, Phase, Stream
-from colordim.errors import ArgumentError, StreamError
+from colordim.errors import ArgumentError, ColordimWarning, StreamError
 from colordim.store.base import Block, Reader
 from colordim.store.pyramid import coarsest_level, merge
 
@@ -36,6 +37,7 @@ class Run:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._told: set[str] = set()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{self.length(phase)} {phase}" for phase in PHASES)
@@ -198,10 +200,20 @@ class Run:
         Returns
         -------
         Block
+
+        Warns
+        -----
+        ColordimWarning
+            If a damaged part of the run was left out; once for each, see :attr:`problems`.
         """
         found = self.stream(stream)
         first, last, _ = slice(start, stop).indices(self.length(phase))
-        return merge(self._reader.blocks(found, phase, first, last), level, found.axis.bins)
+        block = merge(self._reader.blocks(found, phase, first, last), level, found.axis.bins)
+        for sentence in self._reader.problems:
+            if sentence not in self._told:
+                self._told.add(sentence)
+                warnings.warn(sentence, ColordimWarning, stacklevel=3)
+        return block
 
     def counts(
         self,
