@@ -169,6 +169,7 @@ def record(
     range: Range = None,
     bins: int = 200,
     every: int = 1,
+    budget: float | None = None,
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
     name: str | None = None,
 ) -> Recording:
@@ -190,6 +191,9 @@ def record(
         Number of bins of a range.
     every : int
         Record every n-th batch of each phase.
+    budget : float, optional
+        Share of the training time that recording may cost, such as 0.05: what it costs is measured, and every
+        2nd, 4th, 8th, ... batch recorded so that it holds. By default every batch is, whatever it costs.
     optimizer : Optimizer or sequence of Optimizer, optional
         Counts optimiser steps, which differ from batches under gradient accumulation.
     name : str, optional
@@ -208,13 +212,14 @@ def record(
     AxisError
         If a range is empty or without bins.
     ArgumentError
-        If `every` is below one.
+        If `every` is below one, or `budget` is no share.
     DependencyError
         If torch is not installed.
     """
     if os.environ.get("COLORDIM", "").lower() == "off":
         return Recording(None, Path(), {"name": name or "off"})
     try:
+        from colordim.recording.governor import Governor
         from colordim.recording.recorder import Recorder
         from colordim.recording.select import nearest, select
     except ImportError as error:
@@ -223,6 +228,7 @@ def record(
         ) from error
     if every != int(every) or every < 1:
         raise ArgumentError(f"every={every} cannot be: record every n-th batch with a whole number n of at least one.")
+    Governor(budget)
     targets = select(model, layers)
     names = [target.name for target in targets]
     axes = {pattern: _axis(value, bins) for pattern, value in range.items()} if isinstance(range, Mapping) else {}
@@ -239,7 +245,7 @@ def record(
         optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [cast("Optimizer", optimizer)]
 
     def make_recorder(writer: FolderWriter) -> Recorder:
-        return Recorder(model, targets, writer, axis_of, every=int(every), optimizers=optimizers)
+        return Recorder(model, targets, writer, axis_of, every=int(every), budget=budget, optimizers=optimizers)
 
     label = type(model).__name__
     path = Path(folder) if folder is not None else Path("runs") / f"{label}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
@@ -248,6 +254,7 @@ def record(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
         "every": int(every),
+        "budget": budget,
         "model": {
             "class": label,
             "parameters": sum(parameter.numel() for parameter in model.parameters() if not _is_lazy(parameter)),

@@ -126,7 +126,8 @@ class Batch:
     recorded : bool
         Whether its columns were counted (False for batches skipped by ``every=``).
     values : mapping of str to float
-        What was logged with it: loss, lr, ...
+        What was logged with it: loss, lr, ...; and what recording it cost: ``recording_s``, seconds on all
+        threads, beside ``step_s``, seconds of the training step without them.
     """
 
     batch: int
@@ -145,6 +146,10 @@ class Batch:
 
 class Sink(Protocol):
     """Where a recorder puts columns. Called from one thread; must not raise once it is open."""
+
+    @property
+    def seconds(self) -> float:
+        """Processor seconds that the sink has taken on threads of its own."""
 
     def declare(self, stream: Stream) -> None:
         """Make a stream known before its first column; its id is the number of streams so far."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from colordim.charts.frame import Panel
     from colordim.charts.titles import Caption
 
-__all__ = ["add_up", "caption", "epoch_counts", "epochs", "most_changed", "not_finite", "panel", "spans"]
+__all__ = ["add_up", "caption", "cost", "epoch_counts", "epochs", "most_changed", "not_finite", "panel", "spans"]
 
 #: First batch of each epoch, and the epoch's number.
 Epochs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -49,6 +49,14 @@ def caption(stream: Stream, note: str = "", mark: str = "") -> Caption:
 
     output = stream.kind in ("activation", "gradient")
     return Caption(stream.name, stream.module, stream.arguments, stream.shape, output, note, mark)
+
+
+def cost(run: Run) -> str:
+    """Say what recording cost; nothing where it is not known."""
+    from colordim.charts.labels import percent
+
+    share = run.cost
+    return f"recording took {percent(share)} of the training time" if np.isfinite(share) else ""
 
 
 def panel(

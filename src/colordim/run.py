@@ -82,6 +82,16 @@ class Run:
         """
         return self._reader.batches()
 
+    @property
+    def cost(self) -> float:
+        """What recording cost, as a share of the training time without it; NaN while nothing is known of it."""
+        table = self.batches
+        if "step_s" not in table:
+            return float("nan")
+        known = np.isfinite(table["step_s"]) & np.isfinite(table["recording_s"])
+        step = float(table["step_s"][known].sum())
+        return float(table["recording_s"][known].sum()) / step if step else float("nan")
+
     def refresh(self) -> Self:
         """Take in what was recorded since the last snapshot; return the run itself."""
         self._reader.refresh()

@@ -154,7 +154,7 @@ class Run(colordim.run.Run):
             averages = {i: reading.epoch_counts(self, *key, spans[key[1]]) for i, key in enumerate(keys)}
         return colorful_grid(
             panels, grid, window=window, color=color, bar=bar, mean=mean, profiles=averages, value_name=kind.replace("_", " "),
-            title=self._title(title, f"{_PLURALS[kind]}, {' and '.join(shown)}"),
+            title=self._title(title, f"{_PLURALS[kind]}, {' and '.join(shown)}"), note=reading.cost(self),
         )  # fmt: skip
 
     def dead(

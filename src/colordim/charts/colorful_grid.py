@@ -124,6 +124,7 @@ def colorful_grid(
     profiles: Mapping[int, Sequence[EpochCounts]] | None = None,
     value_name: str = "activation",
     title: str = "",
+    note: str = "",
 ) -> ChartFigure:
     """Draw all panels.
 
@@ -143,6 +144,8 @@ def colorful_grid(
     value_name : str
         What the y axis is.
     title : str
+    note : str
+        Ends the line below the panels.
 
     Returns
     -------
@@ -157,7 +160,7 @@ def colorful_grid(
     phases = list(dict.fromkeys(panel.phase for panel in panels))
     same = window != "own"
     with settings():
-        figure = framed(grid, title, f"batch ({' | '.join(phases)})", value_name, _footer(panels, windows, rows))
+        figure = framed(grid, title, f"batch ({' | '.join(phases)})", value_name, _footer(panels, windows, rows, note))
         for i, (ax, panel, own) in enumerate(zip(grid.add_panels(figure), panels, windows, strict=True)):
             colorful(
                 ax, panel.columns, values[i], own, scale,
@@ -241,7 +244,7 @@ def _bar_for_all(figure: ChartFigure, grid: Grid, scale: ColorScale, panels: Seq
     color_bar(bar, scale, counts, size=6.2, apart=0.56)
 
 
-def _footer(panels: Sequence[Panel], windows: Sequence[Window], rows: int) -> str:
+def _footer(panels: Sequence[Panel], windows: Sequence[Window], rows: int, note: str) -> str:
     widths = sorted({panel.columns.width for panel in panels})
     column = " or ".join(f"{w} batches (their mean)" if w > 1 else "1 batch" for w in widths)
     parts = [f"column: {column}"]
@@ -250,6 +253,8 @@ def _footer(panels: Sequence[Panel], windows: Sequence[Window], rows: int) -> st
     parts += ["blank: no value", "strips: all beyond the window", "red: zero", "blue: epoch begins"]
     if any(_marked(panel.columns) for panel in panels):
         parts.append("pink: NaN or Inf")
+    if note:
+        parts.append(note)
     return "  ·  ".join(parts)
 
 

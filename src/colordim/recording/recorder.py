@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FrameType
@@ -18,6 +19,7 @@ from colordim.column import PHASES, Batch, Phase, Sink, Stream
 from colordim.errors import ArgumentError, RecordingError
 from colordim.recording import compiled
 from colordim.recording.counters import Columns, Counters
+from colordim.recording.governor import Governor, Meter
 from colordim.recording.hooks import OutputHook, root_hooks
 from colordim.recording.notices import Notices
 from colordim.recording.outputs import is_countable, tensors
@@ -59,6 +61,8 @@ class Recorder:
         Returns the axis for the name of a stream.
     every : int
         Record every n-th batch of each phase.
+    budget : float, optional
+        Share of the training time that recording may cost; the interval is raised until it holds.
     optimizers : iterable of Optimizer
         Their steps are counted; without any, each training batch counts as a step.
     """
@@ -71,6 +75,7 @@ class Recorder:
         axis_of: Callable[[str], Axis],
         *,
         every: int = 1,
+        budget: float | None = None,
         optimizers: Iterable[torch.optim.Optimizer] = (),
     ) -> None:
         self.notices = Notices()
@@ -81,7 +86,9 @@ class Recorder:
         self._optimizers = list(optimizers)
         self._sink = sink
         self._counters = Counters(axis_of, self._declare)
+        self._every = every
         self._clock = Clock(every)
+        self._meter = Meter(Governor(budget), lambda: sink.seconds)
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._handles: list[Any] = []
@@ -218,11 +225,15 @@ class Recorder:
 
     def on_output(self, layer: int, output: Any) -> None:
         if self._counts(layer):
+            began = time.perf_counter()
             self._guard(self._layers[layer][0], layer, lambda: self._count_all(layer, tensors(output)))
+            self._meter.spend(time.perf_counter() - began)
 
     def on_tensor(self, layer: int, suffix: str, tensor: Tensor) -> None:
         if self._counts(layer):
+            began = time.perf_counter()
             self._guard(self._layers[layer][0], layer, lambda: self._count_all(layer, [(suffix, tensor)]))
+            self._meter.spend(time.perf_counter() - began)
 
     def on_root_enter(self, module: nn.Module) -> None:
         if self._explicit or _replaying() or not self._here() or self._inside_call(module):
@@ -268,10 +279,15 @@ class Recorder:
             self._counting = self._window is not None and self._window.recorded
 
     def _open(self, phase: Phase) -> None:
+        began = time.perf_counter()
+        last = self._window.phase if self._window is not None else self._closed[0].phase if self._closed else None
         self._close_window()
-        self._hand_on()
+        self._hand_on(began, uninterrupted=phase == "train" == last)
         self._counters.clear()
+        self._clock.every = self._every * self._meter.governor.every
         self._window = self._clock.open(phase)
+        self._meter.open(began)
+        self._meter.spend(time.perf_counter() - began)
         if self._early:
             early, self._early = self._early, {}
             self.log(early)
@@ -279,21 +295,25 @@ class Recorder:
     def _close_window(self) -> None:
         self._counting = False
         if self._window is not None:
-            self._hand_on()
+            began = time.perf_counter()
             batch, columns = self._clock.close(self._window), self._counters.take()
             self._closed = batch, columns
             self._window = None
+            self._meter.spend(time.perf_counter() - began)
             if batch.recorded and not columns.streams:
                 self.notices.say(
                     "unfired",
                     f"No recorded layer ran in {batch.phase} batch {batch.index}: {self._way_out('choose layers that are called')}.",
                 )
 
-    def _hand_on(self) -> None:
+    def _hand_on(self, now: float | None = None, uninterrupted: bool = False) -> None:
         if self._closed is not None:
             batch, columns = self._closed
             self._closed = None
-            self._sink.append(batch, columns.streams, columns.rows, columns.moments)
+            began = time.perf_counter()
+            cost = self._meter.close(batch.recorded, began if now is None else now, uninterrupted)
+            self._sink.append(batch.with_values(cost), columns.streams, columns.rows, columns.moments)
+            self._meter.handed_on(batch.recorded, time.perf_counter() - began)
 
     # Counting.
 

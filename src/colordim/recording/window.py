@@ -35,7 +35,7 @@ class Clock:
     """
 
     def __init__(self, every: int = 1) -> None:
-        self._every = every
+        self.every = every
         self._batches = 0
         self._index: dict[Phase, int] = dict.fromkeys(PHASES, 0)
         self._epoch = 0
@@ -53,7 +53,7 @@ class Clock:
         if phase == "train" and not self._epochs_told and self._phases_in_epoch == set(PHASES):
             self._next_epoch()
         index = self._index[phase]
-        return Window(phase, index, self._epoch, recorded=index % self._every == 0)
+        return Window(phase, index, self._epoch, recorded=index % self.every == 0)
 
     def close(self, window: Window) -> Batch:
         """Return the batch that a window has become."""
@@ -79,7 +79,7 @@ class Clock:
 
 
 #: Names that a batch has of its own, so that nothing can be logged under them.
-RESERVED = frozenset(Batch.__dataclass_fields__)
+RESERVED = frozenset({*Batch.__dataclass_fields__, "recording_s", "step_s"})
 
 
 def as_number(name: str, value: object) -> float:

@@ -27,6 +27,10 @@ class MemoryStore:
         self._rows: list[dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = []
         self._ended: str | None = None
 
+    @property
+    def seconds(self) -> float:
+        return 0.0
+
     def declare(self, stream: Stream) -> None:
         if stream.id != len(self._streams):
             raise ValueError(f"stream {stream.name!r} has id {stream.id}, but {len(self._streams)} is the next.")

@@ -113,6 +113,7 @@ class FolderWriter:
         self._writing = _Retry()
         self._sealing = _Retry()
         self._message: str | None = None
+        self._seconds = 0.0
 
         self._wait_left = patience
         self._warned: set[str] = set()
@@ -125,6 +126,10 @@ class FolderWriter:
     def dropped(self) -> int:
         """Batches that were left out because the disk failed or hung for too long."""
         return self._dropped
+
+    @property
+    def seconds(self) -> float:
+        return self._seconds
 
     def declare(self, stream: Stream) -> None:
         if self._inert():
@@ -237,6 +242,7 @@ class FolderWriter:
             self._seal(everything=reason is not None)
             if reason is not None:
                 self._end(reason)
+            self._seconds = time.thread_time()
             with self._changed:
                 self._answered = asked
                 self._done = reason is not None
