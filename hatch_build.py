@@ -31,7 +31,15 @@ NOTE = "_kernel.txt"
 
 # Vectorised loops need -O3 with older compilers, and leave to take sums in any order, which `omp simd` gives them: this
 # is no OpenMP library. Without -ffp-contract, clang would not use fused multiply-add.
-UNIX_FLAGS = ["-O3", "-std=c11", "-fopenmp-simd", "-fno-math-errno", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden"]
+UNIX_FLAGS = [
+    "-O3",
+    "-std=c11",
+    "-fopenmp-simd",
+    "-fno-math-errno",
+    "-ffp-contract=fast",
+    "-fPIC",
+    "-fvisibility=hidden",
+]
 
 
 class NotCompiledError(Exception):

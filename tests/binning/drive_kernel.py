@@ -108,7 +108,12 @@ def main(path: str) -> None:
     library = ctypes.CDLL(path)
     rng = np.random.default_rng(1)
     axes: list[Axis] = [SignedLogAxis(bits) for bits in (0, 3, 8)]
-    axes += [LinearAxis(-10, 10, 200), LinearAxis(0.1, 0.7, 13), LinearAxis(1e6, 1e6 + 1, 1000), LinearAxis(0, 1, 70_000)]
+    axes += [
+        LinearAxis(-10, 10, 200),
+        LinearAxis(0.1, 0.7, 13),
+        LinearAxis(1e6, 1e6 + 1, 1000),
+        LinearAxis(0, 1, 70_000),
+    ]
     levels = range(library.colordim_best_level() + 1)
     checked = 0
     for axis, dtype, level in itertools.product(axes, STORED, levels):

@@ -50,8 +50,12 @@
 
 enum { BLOCK = 2048, TABLES = 4, SPARE = 16, MAX_THREADS = 64, MAX_DIMS = 64 };
 
-/* Codes are 16 bits wide; axes with more bins are counted one by one. */
-enum { MAX_TABLE_BINS = 65000, UNDECIDED = 65535 };
+/* Choices by arithmetic, of which compilers make better vector code than of conditions. */
+#define MASK(condition) (-(int32_t)(condition))
+#define CHOOSE(mask, yes, no) ((no) ^ (((no) ^ (yes)) & (mask)))
+
+/* Axes with more bins are counted one by one, lest the tables of all threads fill the memory. */
+enum { MAX_TABLE_BINS = 1 << 20 };
 
 /* Tables count in 32 bits; they are emptied before any of their counters could overflow. Tests choose less. */
 #ifndef FLUSH_ELEMENTS
@@ -324,7 +328,7 @@ static size_t table_width(const struct plan *plan)
 }
 
 /* Add codes to the tables, and ask for the memory of the next block meanwhile. */
-static void scatter(const uint16_t *codes, int n, table_counter *tables, size_t width, const char *next, int itemsize)
+static void scatter(const int32_t *codes, int n, table_counter *tables, size_t width, const char *next, int itemsize)
 {
     table_counter *t0 = tables, *t1 = t0 + width, *t2 = t1 + width, *t3 = t2 + width;
     int i = 0;
@@ -335,12 +339,13 @@ static void scatter(const uint16_t *codes, int n, table_counter *tables, size_t 
                 PREFETCH(next + i * itemsize + 64);
         }
         for (int j = 0; j < 16; j += 4) {
-            uint64_t four;
-            memcpy(&four, codes + i + j, sizeof four);
-            ++t0[four & 0xffff];
-            ++t1[four >> 16 & 0xffff];
-            ++t2[four >> 32 & 0xffff];
-            ++t3[four >> 48];
+            uint64_t pair, other;
+            memcpy(&pair, codes + i + j, sizeof pair);
+            memcpy(&other, codes + i + j + 2, sizeof other);
+            ++t0[(uint32_t)pair];
+            ++t1[pair >> 32];
+            ++t2[(uint32_t)other];
+            ++t3[other >> 32];
         }
     }
     for (; i < n; ++i)

@@ -217,7 +217,9 @@ def _torch_threads() -> int | None:
     """
     name = {"darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
     try:
-        torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))  # loaded already; finds its libraries too
+        torch_cpu = ctypes.CDLL(
+            str(Path(torch.__file__).parent / "lib" / name)
+        )  # loaded already; finds its libraries too
         return ctypes.cast(torch_cpu.GOMP_parallel, ctypes.c_void_p).value
     except (OSError, AttributeError):
         return None
