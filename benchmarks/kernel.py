@@ -8,9 +8,11 @@ the median of these ratios, with the quartiles.
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ SLOW = {"numpy.histogram", "boost-histogram", "histc + moments", "reference, log
 
 
 def counting(backend: Callable[[Tensor, SignedLogAxis | LinearAxis, Row], bool], axis: str, x: Tensor) -> Work:
+    """Return the counting of a tensor by a backend, over and over into one row."""
     row = Row.new(AXES[axis], x.device)
     return lambda: backend(x, AXES[axis], row)
 
@@ -53,6 +56,7 @@ def histc_and_moments(x: Tensor) -> object:
 
 
 def candidates(n: int, kernel: Kernel, threads: int) -> dict[str, Work]:
+    """Return by name what is timed; a read is named as the counting that it is the measure of."""
     normal = torch.randn(n, generator=torch.Generator().manual_seed(0)) * 4
     chosen: dict[str, Work] = {}
     for name, dtype in DTYPES.items():
@@ -74,8 +78,9 @@ def candidates(n: int, kernel: Kernel, threads: int) -> dict[str, Work]:
 
 
 def boost(x: Tensor, threads: int) -> Work | None:
+    """Return a fill of a boost-histogram, or None where that is not installed."""
     try:
-        import boost_histogram
+        boost_histogram: Any = importlib.import_module("boost_histogram")
     except ImportError:
         return None
     histogram = boost_histogram.Histogram(boost_histogram.axis.Regular(200, -10, 10))
@@ -103,17 +108,20 @@ def measure(chosen: dict[str, Work], seconds: float) -> dict[str, list[float]]:
 
 
 def ratios(times: dict[str, list[float]], name: str, other: str) -> list[float]:
+    """Return median and quartiles of the ratios of two candidates, turn by turn."""
     low, median, high = np.nanquantile(np.divide(times[name], times[other]), [0.25, 0.5, 0.75])
     return [float(median), float(low), float(high)]
 
 
 def shown(quantiles: list[float]) -> str:
+    """Write median and quartiles."""
     median, low, high = quantiles
     digits = 0 if median >= 20 else 1
     return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def main() -> None:
+    """Measure and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one size, for a look in passing")
     quick = parser.parse_args().quick

@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +47,9 @@ AXES = [
 
 
 @pytest.fixture(autouse=True, scope="module")
-def chosen_backend() -> Iterator[str]:
+def chosen_backend() -> str:
     """These tests name their backends themselves: they run once."""
-    yield "both"
+    return "both"
 
 
 @pytest.fixture(scope="module")

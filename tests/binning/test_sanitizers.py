@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,9 @@ FLAGS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all
 
 
 @pytest.fixture(autouse=True, scope="module")
-def chosen_backend() -> Iterator[str]:
+def chosen_backend() -> str:
     """These tests use no backend of this process."""
-    yield "none"
+    return "none"
 
 
 def run_driver(library: Path, **environment: str) -> subprocess.CompletedProcess[str]:

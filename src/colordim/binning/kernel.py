@@ -203,7 +203,14 @@ def _merge_dimensions(tensor: Tensor) -> tuple[list[int], list[int]]:
 def _functions(library: ctypes.CDLL) -> tuple[Any, Any]:
     address, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     count, strided = library.colordim_count, library.colordim_count_strided
-    behind = [integer, integer, integer, address, address, address]  # dtype, level, threads, run, row, moments
+    behind: list[Any] = [
+        integer,
+        integer,
+        integer,
+        address,
+        address,
+        address,
+    ]  # dtype, level, threads, run, row, moments
     count.argtypes = [address, address, size, *behind]
     strided.argtypes = [address, address, integer, address, address, *behind]
     return count, strided
