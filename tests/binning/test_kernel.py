@@ -1,6 +1,7 @@
 """The compiled kernel equals the reference, bin by bin, at every processor level and with every number of threads."""
 
 import ctypes
+import itertools
 import math
 import os
 import subprocess
@@ -158,6 +159,7 @@ def strided() -> dict[str, Callable[[Tensor], Tensor]]:
         "every third": lambda x: x[::3],
         "rows of a slice": lambda x: x.reshape(60, 800)[:, 17:400],
         "long rows of a slice": lambda x: x.reshape(6, 8000)[:, 17:7000],
+        "runs one short of a block": lambda x: x.reshape(20, 2400)[:, :2047],
         "slice of images": lambda x: x.reshape(4, 10, 30, 40)[:, 2:7, ::2, 3:],
         "transposed slice": lambda x: x.reshape(60, 800)[3:50, 5:].t(),
         "channels last": lambda x: x.reshape(4, 10, 30, 40).to(memory_format=torch.channels_last),
@@ -194,6 +196,27 @@ def test_threads_share_a_tensor_that_large_ones_are_split_between(library: Path)
         check(Kernel(library, threads=threads), x[::2], LINEAR)
 
 
+def test_halves_are_counted_by_their_patterns_when_they_are_many(compile_kernel: Callable[..., Path]) -> None:
+    library = compile_kernel("-DPATTERNS_FROM=1")
+    rng = np.random.default_rng(9)
+    for axis, dtype, threads in itertools.product(AXES, DTYPES[2:], (1, 2)):
+        kernel = Kernel(library, threads=threads)
+        for n in (66, 2 * BLOCK + 3, 40_003):
+            check(kernel, values_for(axis, n, rng, dtype), axis)
+            check(kernel, values_for(axis, 3 * n, rng, dtype)[1::3], axis)
+    for value in (math.nan, math.inf, -math.inf, 0.0, -0.0, 6e-8):
+        check(kernel, torch.full((5000,), value, dtype=DTYPES[2]), LOG)
+        check(kernel, torch.full((5000,), value, dtype=DTYPES[3]), LINEAR)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_millions_of_every_dtype(kernels: list[Kernel], dtype: torch.dtype) -> None:
+    x = torch.randn(3_000_001, generator=torch.Generator().manual_seed(6)).to(dtype)
+    for kernel in kernels:
+        check(kernel, x, LOG)
+        check(kernel, x.relu(), LINEAR)
+
+
 def test_more_than_32_bits_of_elements(library: Path) -> None:
     n = 2**32 + 5
     row = Row.new(LOG, torch.device("cpu"))
@@ -205,9 +228,9 @@ def test_more_than_32_bits_of_elements(library: Path) -> None:
 
 def test_tables_are_emptied_before_a_counter_overflows(compile_kernel: Callable[..., Path]) -> None:
     # Counters of 16 bits, emptied as late as they may be: in a table by itself each would wrap after 262,144 values.
-    small = Kernel(compile_kernel("-DTABLE_COUNTER=uint16_t", "-DFLUSH_ELEMENTS=260096"), threads=1)
-    for value in (1.0, 20.0, -20.0):
-        check(small, torch.full((1_200_000,), value), LINEAR)
+    small = Kernel(compile_kernel("-DTABLE_COUNTER=uint16_t", "-DFLUSH_ELEMENTS=253952"), threads=1)
+    for value, dtype in itertools.product((1.0, 20.0, -20.0), (torch.float32, torch.float16)):
+        check(small, torch.full((1_200_000,), value, dtype=dtype), LINEAR)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
