@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+    Hook = BuildHookInterface[Any]
 else:
     try:
-        from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+        from hatchling.builders.hooks.plugin.interface import BuildHookInterface as Hook
     except ImportError:  # run as a program, or by the tests
-        BuildHookInterface = object
+        Hook = object
 
 __all__ = ["CustomBuildHook", "NotCompiledError", "compile_kernel"]
 
@@ -46,7 +48,7 @@ class NotCompiledError(Exception):
     """The kernel could not be compiled; the message says why."""
 
 
-class CustomBuildHook(BuildHookInterface):
+class CustomBuildHook(Hook):
     """Adds the kernel to wheels; an editable install gets it in the source tree."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -55,7 +57,7 @@ class CustomBuildHook(BuildHookInterface):
         editable = version == "editable"
         self._directory = root / PACKAGE if editable else Path(tempfile.mkdtemp(prefix="colordim-kernel-"))
         built = build(root, self._directory)
-        files = [] if editable else [NOTE, NAME] if built else [NOTE]
+        files = [] if editable else [NOTE, NAME] if built else [NOTE]  # an editable install finds them where they are
         for name in files:
             build_data["force_include"][str(self._directory / name)] = f"colordim/binning/{name}"
         if built:

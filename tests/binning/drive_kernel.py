@@ -121,7 +121,14 @@ def main(path: str) -> None:
             drive(library, axis, store(tricky(axis, n, rng), dtype), dtype, level)
             checked += 1
         images = store(tricky(axis, 12_000, rng), dtype).reshape(4, 3, 25, 40)
-        for view in (images[:, 1:, ::2, 3:], images[:, :, :, 5], images[1:].transpose(3, 1, 0, 2), images[:, ::2]):
+        rows = images.reshape(5, 2400)[:, 353:]  # a run is one value shorter than a block, the last one ends the memory
+        for view in (
+            images[:, 1:, ::2, 3:],
+            images[:, :, :, 5],
+            images[1:].transpose(3, 1, 0, 2),
+            images[:, ::2],
+            rows,
+        ):
             drive(library, axis, view, dtype, level)
             checked += 1
         drive(library, axis, store(np.full(3000, np.nan), dtype), dtype, level)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ FLAGS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all
 
 
 @pytest.fixture(autouse=True, scope="module")
-def chosen_backend() -> Iterator[str]:
+def chosen_backend() -> str:
     """These tests use no backend of this process."""
     return "none"
 
@@ -34,7 +34,7 @@ def test_the_driver_finds_nothing_in_the_ordinary_build(library: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="preloads the sanitizer's library")
 def test_the_sanitizers_find_nothing(compile_kernel: Callable[..., Path]) -> None:
-    library = compile_kernel(*FLAGS)
+    library = compile_kernel(*FLAGS, optional=True)
     compiler = os.environ.get("CC", "cc").split()
     names = ["libasan.so", "libubsan.so"]
     found = [

@@ -50,8 +50,12 @@
 
 enum { BLOCK = 2048, TABLES = 4, SPARE = 16, MAX_THREADS = 64, MAX_DIMS = 64 };
 
-/* Codes are 16 bits wide; axes with more bins are counted one by one. */
-enum { MAX_TABLE_BINS = 65000, UNDECIDED = 65535 };
+/* Choices by arithmetic, of which compilers make better vector code than of conditions. */
+#define MASK(condition) (-(int32_t)(condition))
+#define CHOOSE(mask, yes, no) ((no) ^ (((no) ^ (yes)) & (mask)))
+
+/* Axes with more bins are counted one by one, lest the tables of all threads fill the memory. */
+enum { MAX_TABLE_BINS = 1 << 20 };
 
 /* Tables count in 32 bits; they are emptied before any of their counters could overflow. Tests choose less. */
 #ifndef FLUSH_ELEMENTS
@@ -184,21 +188,28 @@ static int64_t code_of(const struct plan *plan, double x)
     return plan->axis->edges ? code_linear(plan, x) : code_log(plan, x);
 }
 
-/* Add one value to the row itself. */
-static void count_one(const struct plan *plan, double x, int64_t *row, struct job *job)
+/* Count a value that occurred `times` times, except for its bin. Return its code, or -1 if it is NaN or infinite. */
+static int64_t note_value(const struct plan *plan, double x, int64_t times, struct job *job)
 {
     if (isnan(x)) {
-        ++job->counters.nan;
-    } else if (isinf(x)) {
-        ++*(x > 0 ? &job->counters.pos_inf : &job->counters.neg_inf);
-    } else {
-        int64_t code = code_of(plan, x), bins = plan->axis->bins;
-        ++row[code == 0 ? bins + UNDER : code > bins ? bins + OVER : code - 1];
-        job->counters.zeros += x == 0;
-        add_exactly(&job->moments.sum, x);
-        add_exactly(&job->moments.sum_sq, x * x);
-        note_extremes(&job->moments, x, x);
+        job->counters.nan += times;
+        return -1;
     }
+    if (isinf(x)) {
+        *(x > 0 ? &job->counters.pos_inf : &job->counters.neg_inf) += times;
+        return -1;
+    }
+    job->counters.zeros += x == 0 ? times : 0;
+    add_exactly(&job->moments.sum, x * (double)times);
+    add_exactly(&job->moments.sum_sq, x * x * (double)times);
+    note_extremes(&job->moments, x, x);
+    return code_of(plan, x);
+}
+
+/* Where a row counts a code. */
+static int64_t *counter_of(int64_t *row, int64_t bins, int64_t code)
+{
+    return row + (code == 0 ? bins + UNDER : code > bins ? bins + OVER : code - 1);
 }
 
 static float float_of_bits(uint32_t pattern)
@@ -218,6 +229,11 @@ static uint32_t widen_half(uint16_t half)
     return pattern | (uint32_t)(half & 0x8000) << 16;
 }
 
+static double value_of_half(uint16_t half, enum dtype dtype)
+{
+    return float_of_bits(dtype == BFLOAT16 ? (uint32_t)half << 16 : widen_half(half));
+}
+
 static double load(const char *address, enum dtype dtype)
 {
     uint16_t half;
@@ -230,12 +246,9 @@ static double load(const char *address, enum dtype dtype)
     case FLOAT64:
         memcpy(&real, address, sizeof real);
         return real;
-    case BFLOAT16:
-        memcpy(&half, address, sizeof half);
-        return float_of_bits((uint32_t)half << 16);
     default:
         memcpy(&half, address, sizeof half);
-        return float_of_bits(widen_half(half));
+        return value_of_half(half, dtype);
     }
 }
 
@@ -324,7 +337,7 @@ static size_t table_width(const struct plan *plan)
 }
 
 /* Add codes to the tables, and ask for the memory of the next block meanwhile. */
-static void scatter(const uint16_t *codes, int n, table_counter *tables, size_t width, const char *next, int itemsize)
+static void scatter(const int32_t *codes, int n, table_counter *tables, size_t width, const char *next, int itemsize)
 {
     table_counter *t0 = tables, *t1 = t0 + width, *t2 = t1 + width, *t3 = t2 + width;
     int i = 0;
@@ -335,12 +348,13 @@ static void scatter(const uint16_t *codes, int n, table_counter *tables, size_t 
                 PREFETCH(next + i * itemsize + 64);
         }
         for (int j = 0; j < 16; j += 4) {
-            uint64_t four;
-            memcpy(&four, codes + i + j, sizeof four);
-            ++t0[four & 0xffff];
-            ++t1[four >> 16 & 0xffff];
-            ++t2[four >> 32 & 0xffff];
-            ++t3[four >> 48];
+            uint64_t pair, other;
+            memcpy(&pair, codes + i + j, sizeof pair);
+            memcpy(&other, codes + i + j + 2, sizeof other);
+            ++t0[(uint32_t)pair];
+            ++t1[pair >> 32];
+            ++t2[(uint32_t)other];
+            ++t3[other >> 32];
         }
     }
     for (; i < n; ++i)
@@ -355,6 +369,63 @@ static void fold_tables(const struct plan *plan, table_counter *tables, int64_t 
     for (int64_t code = 0; code < plan->axis->bins + 2; ++code)
         counts[code] += (int64_t)t0[code] + t1[code] + t2[code] + t3[code];
     memset(tables, 0, TABLES * width * sizeof *tables);
+}
+
+/* ---- many numbers of 16 bits ------------------------------------------------------------------------------ */
+
+/* Of so many elements the patterns of bits are counted, and only each of these 65,536 is looked at. */
+#ifndef PATTERNS_FROM
+#define PATTERNS_FROM (INT64_C(1) << 20)
+#endif
+
+enum { PATTERNS = 1 << 16, PATTERN_TABLES = 2 };
+
+static void fold_patterns(struct job *job)
+{
+    const table_counter *t0 = job->tables, *t1 = t0 + PATTERNS;
+    for (int pattern = 0; pattern < PATTERNS; ++pattern) {
+        int64_t times = (int64_t)t0[pattern] + t1[pattern];
+        if (!times)
+            continue;
+        double x = value_of_half((uint16_t)pattern, job->source->dtype);
+        int64_t code = note_value(job->plan, x, times, job);
+        if (code >= 0 && x != 0) /* zeros are added with their counter */
+            job->counts[code] += times;
+    }
+    memset(job->tables, 0, PATTERN_TABLES * PATTERNS * sizeof *job->tables);
+}
+
+/* Count the elements begin ... end - 1 of a job; its counts hold them afterwards. */
+static void count_patterns(struct job *job)
+{
+    table_counter *t0 = job->tables, *t1 = t0 + PATTERNS;
+    uint16_t copied[BLOCK];
+    struct cursor cursor;
+    place_cursor(&cursor, job->source, job->begin);
+    int64_t unfolded = 0;
+    for (int64_t at = job->begin; at < job->end; at += BLOCK) {
+        int n = job->end - at < BLOCK ? (int)(job->end - at) : BLOCK, i = 0;
+        const char *block = next_block(&cursor, n, (char *)copied);
+        for (; i + 4 <= n; i += 4) {
+            uint64_t four;
+            memcpy(&four, block + i * 2, sizeof four);
+            ++t0[four & 0xffff];
+            ++t1[four >> 16 & 0xffff];
+            ++t0[four >> 32 & 0xffff];
+            ++t1[four >> 48];
+        }
+        for (; i < n; ++i) {
+            uint16_t half;
+            memcpy(&half, block + i * 2, sizeof half);
+            ++t0[half];
+        }
+        unfolded += n;
+        if (unfolded >= FLUSH_ELEMENTS / 2) {
+            fold_patterns(job);
+            unfolded = 0;
+        }
+    }
+    fold_patterns(job);
 }
 
 /* ---- blocks, per element type and processor level -------------------------------------------------------- */
@@ -418,7 +489,8 @@ EXPORT int colordim_best_level(void)
 {
 #ifdef X86_LEVELS
     __builtin_cpu_init();
-    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")))
+    /* Every processor with both of these has F16C too, a name that GCC before 11 does not know here. */
+    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")))
         return 0;
     if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
           __builtin_cpu_supports("avx512vl")))
@@ -560,8 +632,7 @@ static void finish_job(const struct job *job, int64_t *row, double *moments)
         row[bin] += job->counts[bin + 1];
     row[bins + UNDER] += job->counts[0];
     row[bins + OVER] += job->counts[bins + 1];
-    int64_t zero = plan->zero_code;
-    row[zero == 0 ? bins + UNDER : zero > bins ? bins + OVER : zero - 1] += job->counters.zeros;
+    *counter_of(row, bins, plan->zero_code) += job->counters.zeros;
 }
 
 /* Count one by one: few elements, for which tables do not pay, or an axis with more bins than codes. */
@@ -571,7 +642,9 @@ static void count_singly(struct job *job, int64_t *row)
     float_mode mode = keep_subnormals();
     place_cursor(&cursor, job->source, job->begin);
     for (int64_t at = job->begin; at < job->end; ++at) {
-        count_one(job->plan, load(cursor.address, job->source->dtype), row, job);
+        int64_t code = note_value(job->plan, load(cursor.address, job->source->dtype), 1, job);
+        if (code >= 0)
+            ++*counter_of(row, job->plan->axis->bins, code);
         advance_cursor(&cursor, 1);
     }
     restore_float_mode(mode);
@@ -584,12 +657,14 @@ static int count_in_blocks(const struct plan *plan, const struct source *source,
     struct job jobs[MAX_THREADS];
     int64_t share = (n + threads - 1) / threads;
     share = (share + BLOCK - 1) / BLOCK * BLOCK;
-    size_t codes = (size_t)plan->axis->bins + 2, tables = TABLES * table_width(plan);
+    int by_pattern = source->itemsize == 2 && n / threads >= PATTERNS_FROM;
+    size_t codes = (size_t)plan->axis->bins + 2;
+    size_t tables = by_pattern ? PATTERN_TABLES * PATTERNS : TABLES * table_width(plan);
     size_t bytes = (codes * sizeof(int64_t) + tables * sizeof(table_counter) + 63) / 64 * 64;
     char *memory = calloc((size_t)threads, bytes);
     if (!memory)
         return 0;
-    struct team team = {levels[level], jobs, 0, 0};
+    struct team team = {by_pattern ? count_patterns : levels[level], jobs, 0, 0};
     for (int64_t begin = 0; begin < n; begin += share) {
         struct job *job = &jobs[team.size];
         start_job(job, plan, source);

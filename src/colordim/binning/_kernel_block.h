@@ -2,7 +2,7 @@
  * BITS is the integer as wide as REAL, HIGH(bits) its upper 32 bits, HIGH_MANTISSA how many of them are mantissa. */
 
 /* Write the code of each element on a signed-log axis: a shift of its bits. Return how many are zero, of either sign. */
-static int64_t NAME(encode_log)(const struct plan *plan, const REAL *x, int n, uint16_t *codes)
+static int64_t NAME(encode_log)(const struct plan *plan, const REAL *x, int n, int32_t *codes)
 {
     const struct axis *axis = plan->axis;
     const int shift = HIGH_MANTISSA - axis->bits;
@@ -18,17 +18,18 @@ static int64_t NAME(encode_log)(const struct plan *plan, const REAL *x, int n, u
         bucket = bucket < 1 ? 1 : bucket; /* what is smaller goes to the innermost bucket */
         bucket = bucket > beyond ? beyond : bucket;
         int32_t code = beyond + ((bucket ^ negative) - negative);
-        int32_t zero = (BITS)(bits & ~SIGN) == 0;
-        zeros += zero;
-        codes[i] = (uint16_t)(zero ? spare + i % SPARE : code);
+        int32_t zero = MASK((bits & ~SIGN) == 0);
+        zeros -= zero;
+        codes[i] = CHOOSE(zero, spare + i % SPARE, code);
     }
     return zeros;
 }
 
-/* Write the code of each element on a linear axis, or UNDECIDED where rounding could move it over an edge: the offset
- * holds a margin larger than any rounding error, so that an undecided value has a fraction below twice that margin.
- * Return how many elements are zero, of either sign. */
-static int64_t NAME(encode_linear)(const struct plan *plan, const REAL *x, int n, uint16_t *codes, int *undecided)
+/* Write the code of each element on a linear axis; where rounding could have moved it over an edge, its complement,
+ * which is negative: undecided. The offset holds a margin larger than any rounding error, so an undecided value has a
+ * fraction below twice that margin, and belongs to the guessed code or to the one before. Return how many elements
+ * are zero, of either sign. */
+static int64_t NAME(encode_linear)(const struct plan *plan, const REAL *x, int n, int32_t *codes, int *undecided)
 {
     const struct guess *guess = &plan->GUESS;
     const REAL scale = (REAL)guess->scale, offset = (REAL)guess->offset, top = (REAL)guess->top;
@@ -43,32 +44,40 @@ static int64_t NAME(encode_linear)(const struct plan *plan, const REAL *x, int n
         place = place > (REAL)0.5 ? place : (REAL)0.5; /* NaN too */
         place = place < top ? place : top;
         int32_t code = (int32_t)place;
-        int32_t zero = (BITS)(bits & ~SIGN) == 0;
-        int32_t unclear = (place - (REAL)code < twice_margin) & !zero;
-        unclear_ones += unclear;
-        zeros += zero;
-        code = unclear ? UNDECIDED : code;
-        codes[i] = (uint16_t)(zero ? spare + i % SPARE : code);
+        int32_t zero = MASK((bits & ~SIGN) == 0);
+        int32_t unclear = MASK(place - (REAL)code < twice_margin) & ~zero;
+        unclear_ones -= unclear;
+        zeros -= zero;
+        code ^= unclear;
+        codes[i] = CHOOSE(zero, spare + i % SPARE, code);
     }
     *undecided = unclear_ones;
     return zeros;
 }
 
-/* Replace UNDECIDED in codes start ... end - 1 by the code that the edges themselves give. Without branches in the
- * search: coarse values (bfloat16, quantised) lie on edges as often as not. */
-static void NAME(decide_among)(const struct plan *plan, const REAL *x, int start, int end, uint16_t *codes)
+/* Decide codes start ... end - 1 by the edges themselves. Without branches in the search: coarse values (bfloat16,
+ * quantised) lie on edges often enough to be in the way of each other, and too seldom to be predicted. */
+static void NAME(decide_among)(const struct plan *plan, const REAL *x, int start, int end, int32_t *codes)
 {
+    const double *edges = plan->axis->edges, hi = edges[plan->axis->bins];
     int found = 0;
-    uint16_t where[BLOCK];
+    int32_t where[BLOCK];
     for (int i = start; i < end; ++i) {
-        where[found] = (uint16_t)i;
-        found += codes[i] == UNDECIDED;
+        where[found] = i;
+        found += codes[i] < 0;
     }
-    for (int i = 0; i < found; ++i)
-        codes[where[i]] = (uint16_t)code_linear(plan, x[where[i]]);
+    if (!plan->GUESS.scale) /* bins too narrow for any guess */
+        for (int i = 0; i < found; ++i)
+            codes[where[i]] = (int32_t)code_linear(plan, x[where[i]]);
+    else
+        for (int i = 0; i < found; ++i) {
+            double value = x[where[i]];
+            int32_t code = ~codes[where[i]];
+            codes[where[i]] = code - ((value < edges[code - 1]) | (value == hi));
+        }
 }
 
-static void NAME(decide)(const struct plan *plan, const REAL *x, int n, uint16_t *codes, int undecided)
+static void NAME(decide)(const struct plan *plan, const REAL *x, int n, int32_t *codes, int undecided)
 {
     enum { GROUP = 64 };
     if (undecided > n / GROUP) {
@@ -78,7 +87,7 @@ static void NAME(decide)(const struct plan *plan, const REAL *x, int n, uint16_t
     for (int start = 0; start < n; start += GROUP) {
         int end = n - start < GROUP ? n : start + GROUP, any = 0;
         for (int i = start; i < end; ++i)
-            any |= codes[i] == UNDECIDED;
+            any |= codes[i] < 0;
         if (any)
             NAME(decide_among)(plan, x, start, end, codes);
     }
@@ -123,7 +132,7 @@ static int NAME(add_moments)(const REAL *x, int n, struct moments *moments)
 }
 
 /* The same for a block with NaN or infinities, which are counted apart and get spare codes. */
-static void NAME(set_apart)(const struct plan *plan, const REAL *x, int n, uint16_t *codes, struct job *job)
+static void NAME(set_apart)(const struct plan *plan, const REAL *x, int n, int32_t *codes, struct job *job)
 {
     const int32_t spare = plan->spare;
     double sum = 0, sum_sq = 0;
@@ -144,7 +153,7 @@ static void NAME(set_apart)(const struct plan *plan, const REAL *x, int n, uint1
         BITS lower = finite ? rank : ~SIGN, higher = finite ? rank : SIGN;
         low = low < lower ? low : lower;
         high = high > higher ? high : higher;
-        codes[i] = (uint16_t)(finite ? codes[i] : spare + i % SPARE);
+        codes[i] = finite ? codes[i] : spare + i % SPARE;
     }
     job->counters.nan += nan;
     job->counters.pos_inf += pos_inf;
@@ -156,7 +165,7 @@ static void NAME(set_apart)(const struct plan *plan, const REAL *x, int n, uint1
 }
 
 /* Count one block, except for adding its codes to the tables. */
-static void NAME(encode)(const struct plan *plan, const REAL *x, int n, uint16_t *codes, struct job *job)
+static void NAME(encode)(const struct plan *plan, const REAL *x, int n, int32_t *codes, struct job *job)
 {
     if (plan->axis->edges) {
         int undecided;

@@ -68,7 +68,7 @@ static void NAME(count_range)(struct job *job)
     const struct source *source = job->source;
     const int64_t block_bytes = (int64_t)BLOCK * source->itemsize;
     const size_t width = table_width(plan);
-    uint16_t codes[BLOCK];
+    int32_t codes[BLOCK];
     float wide[BLOCK];
     double copied[BLOCK]; /* of any dtype; double for its alignment */
     struct cursor cursor;

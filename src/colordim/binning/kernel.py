@@ -105,7 +105,8 @@ class Kernel:
         # woken up, while getting the lock back from one could take milliseconds.
         self._count, self._count_strided = _functions(releasing)
         self._count_small, _ = _functions(holding)
-        # Kept by identity: hashing an axis costs as much as counting a small tensor.
+        # By identity, since hashing an axis costs as much as counting a small tensor; each is kept alive here, so that
+        # its address does not become that of another.
         self._axes: dict[int, tuple[Axis, _AxisStructure, int]] = {}
         self.name = f"kernel, {LEVELS[level]}"
         built = BUILD_NOTE.read_text("utf-8").strip() if BUILD_NOTE.exists() and library == LIBRARY else "compiled"
@@ -135,7 +136,7 @@ class Kernel:
         if not data:  # zeros that torch only pretends to store
             return reference.bin_into(tensor, axis, row)
         known = self._axes.get(id(axis))
-        if known is None or known[0] is not axis:
+        if known is None:
             known = self._describe(axis)
         counts, moments = row.counts.data_ptr(), row.moments.data_ptr()
         if n < THREADS_FROM:
@@ -203,7 +204,14 @@ def _merge_dimensions(tensor: Tensor) -> tuple[list[int], list[int]]:
 def _functions(library: ctypes.CDLL) -> tuple[Any, Any]:
     address, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     count, strided = library.colordim_count, library.colordim_count_strided
-    behind = [integer, integer, integer, address, address, address]  # dtype, level, threads, run, row, moments
+    behind: list[Any] = [
+        integer,
+        integer,
+        integer,
+        address,
+        address,
+        address,
+    ]  # dtype, level, threads, run, row, moments
     count.argtypes = [address, address, size, *behind]
     strided.argtypes = [address, address, integer, address, address, *behind]
     return count, strided
