@@ -190,8 +190,9 @@ def test_subnormals_are_not_zeros_even_when_the_processor_flushes_them(axis: Axi
     if not torch.set_flush_denormal(True):  # not available on every processor: then there is nothing to tell apart
         return
     try:
-        got = count(x, LOG)
+        got = count(x, axis)
     finally:
         torch.set_flush_denormal(False)
     assert got["zeros"] == 2
-    assert [int(got["counts"][i]) for i in (511, 512, 513)] == [1, 2, 2]  # type: ignore[index]
+    if axis is LOG:
+        assert [int(got["counts"][i]) for i in (511, 512, 513)] == [1, 2, 2]  # type: ignore[index]
