@@ -167,6 +167,10 @@ def test_accumulation_with_an_optimiser(tmp_path: Path) -> None:
         ({"range": (0, 1, 2)}, ArgumentError, "a range is two numbers"),
         ({"range": {"conv*": (0, 1)}}, SelectionError, "no recorded layer matches 'conv*' of range="),
         ({"every": 0}, ArgumentError, "every=0 cannot be"),
+        ({"every": "2"}, ArgumentError, "every='2' cannot be"),
+        ({"bins": 50}, ArgumentError, "bins=50 needs a range"),
+        ({"optimizer": 3}, ArgumentError, "optimizer takes torch optimisers, not 3"),
+        ({"budget": 2.0}, ArgumentError, "budget=2.0 cannot be"),
     ],
 )
 def test_wrong_arguments_are_one_sentence_before_anything_is_written(
@@ -238,3 +242,39 @@ def test_data_loader_workers_write_nothing(tmp_path: Path) -> None:
         assert sum(len(batch) for batch in loader) == 12
     assert rec.run.moments("0")["calls"].tolist() == [1]
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_what_follows_the_end_is_said_not_recorded(tmp_path: Path) -> None:
+    model = net()
+    with colordim.record(model, folder=tmp_path / "r") as rec:
+        model(X)
+    with pytest.warns(ColordimWarning, match="The recording has ended"), rec.batch("train"):
+        model(X)
+    assert rec.run.length() == 1
+
+
+def test_a_start_that_failed_leaves_the_folder_usable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from colordim.store import files
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(files, "write_text", full)
+        with pytest.raises(StoreError, match="No space left"):
+            colordim.record(net(), folder=tmp_path / "r").start()
+    model = net()
+    with colordim.record(model, folder=tmp_path / "r") as rec:
+        model(X)
+    assert rec.run.length() == 1
+
+
+def test_a_file_that_is_gone_is_missed(tmp_path: Path) -> None:
+    model = net()
+    with colordim.record(model, folder=tmp_path / "r") as rec:
+        for _ in range(3):
+            model(X)
+    assert colordim.open(rec.path).problems == ()
+    for path in (tmp_path / "r" / "rank=0" / "batches").iterdir():
+        path.unlink()
+    assert "3 of 3 batches are missing" in colordim.open(rec.path).problems[0]

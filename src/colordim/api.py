@@ -226,9 +226,13 @@ def record(
         raise DependencyError(
             'recording needs PyTorch, which is not installed: pip install "colordim[torch]".'
         ) from error
-    if every != int(every) or every < 1:
-        raise ArgumentError(f"every={every} cannot be: record every n-th batch with a whole number n of at least one.")
+    if not isinstance(every, (int, float)) or every != int(every) or every < 1:
+        raise ArgumentError(
+            f"every={every!r} cannot be: record every n-th batch with a whole number n of at least one."
+        )
     Governor(budget)
+    if range is None and bins != 200:
+        raise ArgumentError(f"bins={bins} needs a range: give one such as range=(-10, 10), or leave bins out.")
     targets = select(model, layers)
     names = [target.name for target in targets]
     axes = {pattern: _axis(value, bins) for pattern, value in range.items()} if isinstance(range, Mapping) else {}
@@ -243,6 +247,9 @@ def record(
     optimizers: list[Optimizer] = []
     if optimizer is not None:
         optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [cast("Optimizer", optimizer)]
+    for each in optimizers:
+        if not hasattr(each, "register_step_post_hook"):
+            raise ArgumentError(f"optimizer takes torch optimisers, not {each!r}: pass the one that trains the model.")
 
     def make_recorder(writer: FolderWriter) -> Recorder:
         return Recorder(model, targets, writer, axis_of, every=int(every), budget=budget, optimizers=optimizers)

@@ -47,16 +47,6 @@ class Phases(Enum):
     valid = "valid"
 
 
-class Kinds(Enum):
-    """What of a layer was recorded."""
-
-    activation = "activation"
-    gradient = "gradient"
-    weight = "weight"
-    weight_gradient = "weight_gradient"
-    update = "update"
-
-
 class Colors(Enum):
     """What colour stands for."""
 
@@ -253,14 +243,13 @@ def show(
     layer: Annotated[list[str] | None, typer.Option(help="Layer name or pattern, such as 'conv*'; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write: .png, .svg or .pdf.")] = None,
     phase: Annotated[Phases, typer.Option(help="Which batches.")] = Phases.train,
-    kind: Annotated[Kinds, typer.Option(help="What of the layer.")] = Kinds.activation,
     window: Annotated[str, typer.Option(help="Values on show: shared, own, symlog, or LO,HI.")] = "shared",
     color: Annotated[Colors, typer.Option(help="Colour by the share of the layer's values, or by their count.")] = (
         Colors.share
     ),
     mean: Annotated[bool, typer.Option("--mean", help="Draw the mean and mean ± std.")] = False,
     profiles: Annotated[bool, typer.Option("--profiles", help="Draw the average profile of each epoch.")] = False,
-    focus: Annotated[int | None, typer.Option(help="Enlarge the layer of this number.")] = None,
+    focus: Annotated[int | None, typer.Option(help="Draw only the layers that changed most, this many.")] = None,
     chart: Annotated[Charts, typer.Option(help="Which chart.")] = Charts.colorful,
     terminal: Annotated[bool, typer.Option("--terminal", "-t", help="Draw here, as text, and write no file.")] = False,
     width: Annotated[int | None, typer.Option(min=40, help="Characters of the text picture.")] = None,
@@ -276,7 +265,7 @@ def show(
     if terminal:
         if chart is not Charts.colorful or out is not None:
             raise UsageError("--terminal draws the colorful chart as text: leave out --chart and --out.")
-        streams = opened.select(chosen, kind=kind.value)
+        streams = opened.select(chosen)
         print_run(opened, streams, console, phase.value, limits, color.value, width or console.width, height)
         return
     name = out or Path(f"{_file_name(opened.name or run.resolve().name)}-{chart.value}.png")
@@ -285,7 +274,7 @@ def show(
     options: dict[str, Any] = {}
     if chart is Charts.colorful:
         options = {
-            "kind": kind.value, "phase": phase.value, "window": limits, "color": color.value,
+            "phase": phase.value, "window": limits, "color": color.value,
             "mean": mean, "profiles": profiles, "focus": focus,
         }  # fmt: skip
     with console.status("Drawing"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from colordim.charts.frame import Panel
     from colordim.charts.titles import Caption
 
-__all__ = ["add_up", "caption", "cost", "epoch_counts", "epochs", "most_changed", "not_finite", "panel", "spans"]
+__all__ = ["add_up", "caption", "epoch_counts", "epochs", "most_changed", "not_finite", "notes", "panel", "spans"]
 
 #: First batch of each epoch, and the epoch's number.
 Epochs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
@@ -51,12 +51,12 @@ def caption(stream: Stream, note: str = "", mark: str = "") -> Caption:
     return Caption(stream.name, stream.module, stream.arguments, stream.shape, output, note, mark)
 
 
-def cost(run: Run) -> str:
-    """Say what recording cost; nothing where it is not known."""
+def notes(run: Run) -> str:
+    """Say what recording cost, where it is known, and what of the run is missing."""
     from colordim.charts.labels import percent
 
-    share = run.cost
-    return f"recording took {percent(share)} of the training time" if np.isfinite(share) else ""
+    parts = [f"recording took {percent(run.cost)} of the training time"] if np.isfinite(run.cost) else []
+    return "  ·  ".join([*parts, *(f"INCOMPLETE: {problem}" for problem in run.problems[:2])])
 
 
 def panel(
@@ -106,7 +106,7 @@ def most_changed(
     """Return the streams that changed most, in call order."""
     from colordim.charts.columns import column_width
 
-    if focus < 1:
+    if not isinstance(focus, int) or focus < 1:
         raise ArgumentError(f"focus={focus} cannot be: it is the number of layers to draw, at least 1.")
     _, level = column_width(span[1] - span[0], 64)
     changes = [statistics.change(run.columns(stream, phase, *span, level).counts) for stream in streams]

@@ -80,7 +80,9 @@ class Run:
 
         `index` counts within the phase and is the x axis of the charts; `batch` counts over all.
         """
-        return self._reader.batches()
+        table = self._reader.batches()
+        self._tell_problems()
+        return table
 
     @property
     def cost(self) -> float:
@@ -219,10 +221,7 @@ class Run:
         found = self.stream(stream)
         first, last, _ = slice(start, stop).indices(self.length(phase))
         block = merge(self._reader.blocks(found, phase, first, last), level, found.axis.bins)
-        for sentence in self._reader.problems:
-            if sentence not in self._told:
-                self._told.add(sentence)
-                warnings.warn(sentence, ColordimWarning, stacklevel=3)
+        self._tell_problems()
         return block
 
     def counts(
@@ -265,6 +264,12 @@ class Run:
     def overview(self, stream: StreamKey, columns: int = 1000, phase: Phase = "train") -> Block:
         """Return the whole run at the coarsest level that still has `columns` columns."""
         return self.columns(stream, phase, level=coarsest_level(self._recorded(phase), columns))
+
+    def _tell_problems(self) -> None:
+        for sentence in self._reader.problems:
+            if sentence not in self._told:
+                self._told.add(sentence)
+                warnings.warn(sentence, ColordimWarning, stacklevel=4)
 
     def _phase(self, phase: Phase) -> dict[str, npt.NDArray[Any]]:
         if phase not in PHASES:

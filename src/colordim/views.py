@@ -154,7 +154,7 @@ class Run(colordim.run.Run):
             averages = {i: reading.epoch_counts(self, *key, spans[key[1]]) for i, key in enumerate(keys)}
         return colorful_grid(
             panels, grid, window=window, color=color, bar=bar, mean=mean, profiles=averages, value_name=kind.replace("_", " "),
-            title=self._title(title, f"{_PLURALS[kind]}, {' and '.join(shown)}"), note=reading.cost(self),
+            title=self._title(title, f"{_PLURALS[kind]}, {' and '.join(shown)}"), note=reading.notes(self),
         )  # fmt: skip
 
     def dead(
@@ -312,10 +312,14 @@ class Run(colordim.run.Run):
     def _nothing(self, streams: Sequence[Stream], kind: Kind, spans: dict[Phase, tuple[int, int]]) -> str | None:
         """Return the sentence that stands where there is nothing to draw."""
         if not self.streams or not len(self.batches["batch"]):
+            if self.problems:
+                return f"Nothing can be shown: {self.problems[0]}"
+            if self.ended is not None:
+                return "The recording ended without a batch in which a layer was counted."
             return "Nothing has been recorded yet: a column is added with every batch that the model runs."
         if not streams:
             kinds = sorted({stream.kind for stream in self.streams})
-            return f"The run has no {_PLURALS[kind]}: it was recorded with kinds={tuple(kinds)}."
+            return f"The run has no {_PLURALS[kind]}: it holds {' and '.join(_PLURALS[kind] for kind in kinds)}."
         if all(stop <= start for start, stop in spans.values()):
             return f"There are no {' or '.join(spans)} batches in what is to be shown."
         return None

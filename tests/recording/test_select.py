@@ -48,7 +48,8 @@ def test_blocks_come_beside_the_leaves(resnet: nn.Module) -> None:
         (nn.LSTM, "no layer is a LSTM; the nearest is "),
         (lambda name, module: False, "it was false for all"),
         ([], "layers is empty"),
-        ([3], "layers takes names, classes and functions, not 3"),
+        ([3], "layers takes names, classes, modules and functions, not 3"),
+        (42, "layers takes names, classes, modules and functions, not 42"),
     ],
 )
 def test_a_selection_of_nothing_is_one_sentence(resnet: nn.Module, layers: object, sentence: str) -> None:
@@ -82,3 +83,11 @@ def test_compiled_submodules_keep_their_names() -> None:
     model[0] = torch.compile(model[0])  # type: ignore[assignment]
     assert names(model) == ["0", "1"]
     assert names(torch.compile(nn.Sequential(nn.Linear(2, 2)))) == ["0"]  # type: ignore[arg-type]
+
+
+def test_a_module_of_the_model_names_itself() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert names(model, model[1]) == ["1"]
+    assert names(model, [model[0], "1"]) == ["0", "1"]
+    with pytest.raises(SelectionError, match="the ReLU in layers= is no part of the model"):
+        names(model, nn.ReLU())

@@ -160,7 +160,13 @@ def colorful_grid(
     phases = list(dict.fromkeys(panel.phase for panel in panels))
     same = window != "own"
     with settings():
-        figure = framed(grid, title, f"batch ({' | '.join(phases)})", value_name, _footer(panels, windows, rows, note))
+        figure = framed(
+            grid,
+            title,
+            f"batch ({' | '.join(phases)})",
+            value_name,
+            _footer(panels, windows, rows, mean, profiles is not None, note),
+        )
         for i, (ax, panel, own) in enumerate(zip(grid.add_panels(figure), panels, windows, strict=True)):
             colorful(
                 ax, panel.columns, values[i], own, scale,
@@ -244,7 +250,9 @@ def _bar_for_all(figure: ChartFigure, grid: Grid, scale: ColorScale, panels: Seq
     color_bar(bar, scale, counts, size=6.2, apart=0.56)
 
 
-def _footer(panels: Sequence[Panel], windows: Sequence[Window], rows: int, note: str) -> str:
+def _footer(
+    panels: Sequence[Panel], windows: Sequence[Window], rows: int, mean: bool, profiles: bool, note: str
+) -> str:
     widths = sorted({panel.columns.width for panel in panels})
     column = " or ".join(f"{w} batches (their mean)" if w > 1 else "1 batch" for w in widths)
     parts = [f"column: {column}"]
@@ -253,6 +261,10 @@ def _footer(panels: Sequence[Panel], windows: Sequence[Window], rows: int, note:
     parts += ["blank: no value", "strips: all beyond the window", "red: zero", "blue: epoch begins"]
     if any(_marked(panel.columns) for panel in panels):
         parts.append("pink: NaN or Inf")
+    if mean:
+        parts.append("white: mean, dashed: mean ± std")
+    if profiles:
+        parts.append("black: average of the epoch, grey: of its last quarter")
     if note:
         parts.append(note)
     return "  ·  ".join(parts)

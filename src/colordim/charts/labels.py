@@ -26,8 +26,8 @@ def shape_names(shape: Sequence[int], module: str = "", arguments: str = "") -> 
     if len(shape) == 2:
         return ("BS", "NF")
     if len(shape) == 3:
-        if _RECURRENT.match(module):
-            return ("BS", "T", "NF") if "batch_first=True" in arguments else ("T", "BS", "NF")
+        if _RECURRENT.match(module):  # its states have the layers first, whatever its output has
+            return ()
         if module.endswith("1d"):
             return ("BS", "NF", "T")
         return ("BS", "T", "NF") if last and "Attention" not in module else ()

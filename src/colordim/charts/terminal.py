@@ -367,7 +367,7 @@ def _scale(name: str, low: float, high: float, length: int, form: Callable[[floa
     """Return a line of labels at the decades between `low` and `high`, and at both ends."""
     line = [" "] * (_GUTTER + length + 8)
     line[: _GUTTER - 2] = f"{name:>{_GUTTER - 2}}"
-    span = math.log10(high / low)
+    span = math.log10(high / low) or 1.0  # nothing to show: one colour, one label
     decades = [10.0**k for k in range(math.ceil(math.log10(low) + 0.3), math.floor(math.log10(high) - 0.3) + 1)]
     taken: list[tuple[int, int]] = []
     for value in (low, high, *decades):

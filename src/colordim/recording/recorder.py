@@ -161,6 +161,11 @@ class Recorder:
             raise RecordingError("a batch is open already: windows do not nest, so close that one first.")
         if not self._here():
             return
+        if self._model is None:
+            self.notices.say(
+                "ended", "The recording has ended, so this batch is not recorded: begin another recording."
+            )
+            return
         with self._lock:
             self._explicit = True
             self._open(phase)
@@ -368,7 +373,11 @@ class Recorder:
 
     def _way_out(self, otherwise: str) -> str:
         if not self._is_compiled:
-            return otherwise
+            # A compiled wrapper that was made of the model elsewhere cannot be seen from here.
+            hint = (
+                "; of a compiled model, begin recording before its first call" if "torch._dynamo" in sys.modules else ""
+            )
+            return otherwise + hint
         return (
             "the model was compiled and called before, and torch ignores hooks that are added after that: "
             "begin recording before the first call, or call torch._dynamo.reset() after record(...)"

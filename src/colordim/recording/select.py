@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from colordim.errors import SelectionError
 __all__ = ["Layers", "Target", "nearest", "roots", "select"]
 
 #: One way to name layers: a name or pattern, a class, or a function of name and module.
-Selector = str | type[nn.Module] | Callable[[str, nn.Module], bool]
+Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
 #: What `layers=` accepts: nothing (all leaves), ``"blocks"``, a selector, or several.
 Layers = Selector | Sequence[Selector] | None
 
@@ -52,12 +53,12 @@ def select(model: nn.Module, layers: Layers = None) -> list[Target]:
     model : Module
         Wrappers (DataParallel, DistributedDataParallel, torch.compile) are looked through, and do not
         appear in the names.
-    layers : None, str, type, callable, or a sequence of them
+    layers : None, str, type, Module, callable, or a sequence of them
         None: all leaf modules, where :class:`torch.nn.MultiheadAttention` counts as one.
         ``"blocks"``: besides the leaves the repeated blocks of the model, and those of their parts that
         are no leaves (a transformer's residual stream, attention and MLP).
         Any other string: the module of that name, or the pattern (``*``, ``?``, ``[...]``) of leaf
-        names; of any module's name where no leaf matches. A class: its instances. A function of name
+        names; of any module's name where no leaf matches. A class: its instances. A module: that one. A function of name
         and module: where it returns true. A module that is shared appears once, under its first name.
 
     Raises
@@ -78,7 +79,8 @@ def select(model: nn.Module, layers: Layers = None) -> list[Target]:
         )
     if layers is None:
         return leaves
-    selectors = [layers] if isinstance(layers, (str, type)) or callable(layers) else list(layers)
+    one = isinstance(layers, (str, nn.Module)) or callable(layers) or not isinstance(layers, Iterable)
+    selectors: list[Selector] = [cast("Selector", layers)] if one else list(cast("Sequence[Selector]", layers))
     if not selectors:
         raise SelectionError("layers is empty, so nothing would be recorded: leave it out to record all leaf modules.")
     chosen: set[int] = set()
@@ -124,6 +126,13 @@ def _matching(selector: Selector, candidates: list[Target], leaves: list[Target]
             types = dict.fromkeys(type(target.module).__name__ for target in candidates)
             raise SelectionError(f"no layer is a {selector.__name__}; {nearest(selector.__name__, types)}.")
         return found
+    if isinstance(selector, nn.Module):
+        found = [target for target in candidates if target.module is selector]
+        if not found:
+            raise SelectionError(
+                f"the {type(selector).__name__} in layers= is no part of the model: name a layer of it."
+            )
+        return found
     if callable(selector):
         found = [target for target in candidates if selector(target.name, target.module)]
         if not found:
@@ -132,7 +141,7 @@ def _matching(selector: Selector, candidates: list[Target], leaves: list[Target]
                 f"{len(candidates)} modules, such as {candidates[-1].name!r}."
             )
         return found
-    raise SelectionError(f"layers takes names, classes and functions, not {selector!r}.")
+    raise SelectionError(f"layers takes names, classes, modules and functions, not {selector!r}.")
 
 
 def _blocks(candidates: list[Target], model: nn.Module) -> list[Target]:

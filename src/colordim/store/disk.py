@@ -36,11 +36,12 @@ def create(path: Path, info: Mapping[str, Any]) -> None:
         if (path / files.RUN).exists():
             raise StoreError(f"{path} already holds a run: give the new one another folder.")
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
+        # A rank's folder without a run.json is what an attempt that failed on a full disk has left.
+        if any(child.name != files.RANK for child in path.iterdir()):
             raise StoreError(f"{path} holds other files and no run: give a folder that is new or empty.")
         rank = path / files.RANK
         for folder in (files.COLUMNS, files.MOMENTS_FOLDER, files.BATCHES):
-            (rank / folder).mkdir(parents=True)
+            (rank / folder).mkdir(parents=True, exist_ok=True)
         files.write_text(rank / files.STREAMS, _json({"schema": files.SCHEMA, "streams": []}))
         # Last: a folder with a run.json is a run that can be opened.
         files.write_text(

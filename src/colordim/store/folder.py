@@ -135,6 +135,7 @@ class FolderReader:
             ]
             self._parts = tuple(sorted(parts, key=lambda part: part.first))
             self._table = None
+            self._compare(None if end is None else end.get("batches"))
 
     def batches(self) -> Mapping[str, npt.NDArray[Any]]:
         table = self._table
@@ -156,6 +157,20 @@ class FolderReader:
                 continue
             for piece in np.split(chosen, range(_BLOCK, len(chosen), _BLOCK)):
                 yield found.block(piece, index[piece], stream.axis.bins)
+
+    def _compare(self, written: int | None) -> None:
+        """Say it if batches are missing that the end of the run counted: a file is gone."""
+        self._problems.pop("missing", None)
+        found = sum(len(part.table["batch"]) for part in self._parts)
+        if (
+            written is not None
+            and found < written
+            and not self._problems
+            and not any(t.problems for t in self._tails.values())
+        ):
+            self._problems["missing"] = (
+                f"{self._path}: {written - found} of {written} batches are missing, because a file of the run is gone."
+            )
 
     def _list(self, ended: bool) -> bool:
         """Look at the tails, then at the sealed segments; False if a tail vanished in between."""
@@ -240,7 +255,7 @@ class FolderReader:
             self._problems[files.END] = (
                 f"{files.END}: {dropped} batches were never written, because the disk failed while the run was recorded."
             )
-        return {"reason": reason}
+        return {"reason": reason, "batches": end.get("batches")}
 
 
 @dataclass(frozen=True)

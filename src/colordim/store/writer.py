@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -24,6 +25,7 @@ from colordim.store.sparse import Appended
 __all__ = ["FolderWriter"]
 
 _MB = 1 << 20
+_logger = logging.getLogger("colordim")
 #: Seconds until a failed write is tried again: the first time, and at most.
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
 
@@ -183,7 +185,12 @@ class FolderWriter:
             self._changed.notify_all()
             if not self._changed.wait_for(lambda: self._done, self._patience):
                 self._hung()
+            lost = self._dropped + len(self._queue)
         self._warn()
+        if lost:  # no second warning: this is the sum, for the log
+            _logger.warning(
+                "%d batches could not be written to %s; what was written before is readable.", lost, self.path
+            )
 
     def _inert(self) -> bool:
         # A forked child has the queue and the open file, but neither the thread nor the right to write.
