@@ -4,7 +4,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def chosen_backend() -> Iterator[str]:
+def chosen_backend() -> str:
     """These tests name their backends themselves: they run once."""
     return "both"
 
@@ -172,7 +172,12 @@ def test_a_row_is_cleared_without_waiting() -> None:
 
 def test_rows_on_a_device_are_counted_there(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    monkeypatch.setattr(device, "bin_into", lambda *_: seen.append(True) or True)
+
+    def bin_into(*_: object) -> bool:
+        seen.append(True)
+        return True
+
+    monkeypatch.setattr(device, "bin_into", bin_into)
     meta = Row(torch.zeros(1033, dtype=torch.int64, device="meta"), torch.zeros(4, device="meta"))
     assert colordim.binning.bin_into(torch.ones(3), AXES[1], meta)
     colordim.binning.bin_into(torch.ones(3), AXES[1], Row.new(AXES[1], torch.device("cpu")))

@@ -39,7 +39,7 @@ BEFORE, BEHIND = 2, 3
 MOST_SLOTS_IN_INT32 = 46_340
 
 # Earlier releases refuse to count even integers by torch.histc when only deterministic algorithms are allowed.
-HISTC_IS_DETERMINISTIC = TorchVersion(torch.__version__) >= (2, 8)
+HISTC_IS_DETERMINISTIC = TorchVersion(torch.__version__) >= TorchVersion("2.8")
 
 _count_cuda: Callable[[Tensor, Axis, Row], bool]
 _backend: tuple[str, str]
@@ -82,11 +82,11 @@ def use_backend(choice: str | None = None) -> None:
     _count_cuda, _backend = bin_by_operations, ("torch operations", "the default; COLORDIM_CUDA=triton takes a kernel.")
     if choice == "triton":
         try:
-            from colordim.binning import triton
+            from colordim.binning.triton import bin_into as bin_by_kernel
         except ImportError as error:
             _backend = ("torch operations", f"the kernel was asked for, but Triton cannot be imported: {error}.")
         else:
-            _count_cuda, _backend = triton.bin_into, ("triton", "asked for, by COLORDIM_CUDA or in the program.")
+            _count_cuda, _backend = bin_by_kernel, ("triton", "asked for, by COLORDIM_CUDA or in the program.")
 
 
 @torch.no_grad()
