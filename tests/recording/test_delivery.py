@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from colordim.errors import ColordimWarning
-from colordim.recording.transport import DeviceTransport
+from colordim.recording import calls, transport
+from colordim.recording.transport import DeviceTransport, _Copies
 from colordim.recording.window import as_number
 
 X = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
@@ -249,7 +250,7 @@ def test_a_batch_of_the_cpu_is_handed_on_at_once(record: Any) -> None:
 
 def test_a_running_sum_is_logged_as_it_was(record: Any) -> None:
     device, model = FakeDevice(), net()
-    total = torch.zeros(1)
+    total = torch.zeros(1, dtype=torch.float64)
     with record(model, transport=device) as rec:
         for _ in range(4):
             model(X)
@@ -275,6 +276,77 @@ def test_many_tensors_travel_together_and_come_back_apart() -> None:
         assert array.shape == tuple(tensor.shape)
         assert array.tolist() == tensor.tolist()
     assert DeviceTransport().begin([]).wait() == []
+
+
+class FakeStream:
+    def __init__(self) -> None:
+        self.waited_for: list[FakeStream] = []
+
+    def wait_stream(self, other: "FakeStream") -> None:
+        self.waited_for.append(other)
+
+
+class FakeEvent:
+    over = False
+
+    def record(self, stream: FakeStream) -> None:
+        self.stream = stream
+
+    def query(self) -> bool:
+        return self.over
+
+    def synchronize(self) -> None:
+        self.over = True
+
+
+def test_copies_from_cuda_go_to_pinned_memory_behind_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, pinned, empty = FakeStream(), [], torch.empty
+
+    def pinning(*arguments: Any, pin_memory: bool = False, **options: Any) -> Tensor:
+        pinned.append(pin_memory)
+        return empty(*arguments, **options)
+
+    monkeypatch.setattr(torch, "empty", pinning)
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    copies = _Copies(3)
+    copies.add([2, 0], [torch.ones(2, 2), torch.zeros(3)], torch.device("cuda", 0))
+    copies.add([1], [torch.tensor(7)], torch.device("cuda", 0))
+    assert pinned == [True, True]
+    assert not copies.done()
+    assert [array.tolist() for array in copies.wait()] == [[0, 0, 0], 7, [[1, 1], [1, 1]]]
+    assert copies.done()
+    assert all(event.stream is stream for event in copies._events)  # type: ignore[attr-defined]
+
+
+def test_while_a_graph_is_captured_no_event_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = _Copies(0)
+    copies._events.append(FakeEvent())  # type: ignore[arg-type]
+    monkeypatch.setattr(transport, "is_capturing", lambda: True)
+    monkeypatch.setattr(FakeEvent, "query", lambda _: pytest.fail("asked"))
+    assert not copies.done()
+
+
+def test_a_stream_that_counts_waits_for_the_one_that_counted_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, device = FakeStream(), FakeStream(), torch.device("cuda", 0)
+    order = iter([first, first, second, second, first])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: next(order))
+    entering = DeviceTransport()
+    for _ in range(5):
+        entering.enter(device)
+    assert second.waited_for == [first]
+    assert first.waited_for == [second]
+
+
+def test_calls_during_the_capture_of_a_graph_are_left_alone(record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = net()
+    with record(model) as rec:
+        model(X)
+        monkeypatch.setattr(calls, "is_capturing", lambda: True)
+        model(X)
+        monkeypatch.setattr(calls, "is_capturing", lambda: False)
+        model(X)
+    assert rec.calls("0") == [1, 1]
 
 
 def test_the_recorder_itself_asks_for_nothing_per_batch_but_whether_it_is_done(record: Any) -> None:

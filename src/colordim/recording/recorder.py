@@ -23,7 +23,7 @@ from colordim.recording.hooks import OutputHook, root_hooks
 from colordim.recording.notices import Notices
 from colordim.recording.outputs import is_countable, tensors
 from colordim.recording.select import Target, roots
-from colordim.recording.transport import DeviceTransport, Transport
+from colordim.recording.transport import DeviceTransport, Transport, is_capturing
 from colordim.recording.window import Clock, Window, as_numbers
 
 __all__ = ["Recorder"]
@@ -226,7 +226,9 @@ class Recorder:
         self._open_for_call(module.training, torch.is_grad_enabled())
 
     def on_compiled_enter(self, training: bool, gradients: bool) -> None:
-        if self._explicit or not self._here() or (self._call is not None and self._call.module is not None):
+        if self._explicit or is_capturing() or not self._here():
+            return
+        if self._call is not None and self._call.module is not None:
             return
         if self._call is not None:  # a compiled call before this one that ended in an exception
             self.discard()
