@@ -28,6 +28,7 @@ ORDER = [
     "views",
     "api",
     "__init__",
+    "doctor",
     "integrations",
     "demo",
     "cli",
@@ -35,7 +36,7 @@ ORDER = [
 ]
 
 #: Rooms that may import torch; all others must work without it.
-WITH_TORCH = {"binning", "recording", "integrations", "demo"}
+WITH_TORCH = {"binning", "recording", "doctor", "integrations", "demo"}
 
 #: Rooms that must not know of each other although the order would allow it.
 STRANGERS = {("store", "binning"), ("store", "recording"), ("run", "recording"), ("charts", "run"), ("charts", "store")}

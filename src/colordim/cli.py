@@ -1,4 +1,4 @@
-"""The command line: demo, ls, show. Everything heavy is imported by the command that needs it."""
+"""The command line: demo, doctor, ls, show. Everything heavy is imported by the command that needs it."""
 
 from __future__ import annotations
 
@@ -157,6 +157,18 @@ def demo(
     from colordim.demo.play import play
 
     play(out, _console(), epochs=epochs, seed=seed, show=show)
+
+
+@app.command()
+def doctor(
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Check counting on the GPU: right? how fast? (two minutes)")
+    ] = False,
+) -> None:
+    """Say what counts on this machine, and why."""
+    from colordim.doctor import examine
+
+    raise typer.Exit(examine(gpu, typer.echo))
 
 
 @app.command("ls")

@@ -1,4 +1,7 @@
-"""Every binning test runs on every backend; the kernel is compiled afresh from its sources."""
+"""Every binning test runs on every backend; the kernel is compiled afresh from its sources.
+
+What counts on a device runs on the CPU here, since it consists of torch operations alone.
+"""
 
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -7,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from colordim.binning import use_backend
+import colordim.binning
+from colordim.binning import device, use_backend
 from colordim.binning.kernel import LIBRARY, Kernel
 
 ROOT = Path(__file__).parents[2]
@@ -46,9 +50,14 @@ def library(compile_kernel: Callable[..., Path]) -> Path:
     return compile_kernel("-Wall", "-Wextra", "-Werror")
 
 
-@pytest.fixture(params=["reference", "kernel"], autouse=True, scope="module")
+@pytest.fixture(params=["reference", "kernel", "device"], autouse=True, scope="module")
 def chosen_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     chosen: str = request.param
+    if chosen == "device":
+        colordim.binning._count = device.bin_by_operations
+        yield chosen
+        use_backend()
+        return
     use_backend(Kernel(request.getfixturevalue("library")) if chosen == "kernel" else chosen)
     yield chosen
     use_backend()

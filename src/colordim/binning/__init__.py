@@ -1,7 +1,8 @@
 """From a tensor to counts and moments, in place.
 
-The compiled kernel counts where it can, :mod:`colordim.binning.reference` elsewhere. The environment variable
-``COLORDIM_BACKEND`` (``kernel`` or ``reference``) forces one of them.
+On the CPU the compiled kernel counts where it can, :mod:`colordim.binning.reference` elsewhere. The environment
+variable ``COLORDIM_BACKEND`` (``kernel`` or ``reference``) forces one of them. Tensors of another device are counted
+there, by :mod:`colordim.binning.device`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from colordim.axis import Axis
-from colordim.binning import reference
+from colordim.binning import device, reference
 from colordim.binning.kernel import Kernel, KernelError
 from colordim.binning.rows import Row
 from colordim.errors import ArgumentError
@@ -40,7 +41,7 @@ def bin_into(tensor: Tensor, axis: Axis, row: Row) -> bool:
     bool
         False if the tensor has no values that could be read; the row is then unchanged.
     """
-    return _count(tensor, axis, row)
+    return _count(tensor, axis, row) if row.counts.is_cpu else device.bin_into(tensor, axis, row)
 
 
 def backend() -> tuple[str, str]:

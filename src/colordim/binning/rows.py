@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from torch import Tensor
 from colordim.axis import Axis
 from colordim.column import COUNTERS, NO_MOMENTS
 
-__all__ = ["Row"]
+__all__ = ["Row", "no_moments"]
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,15 @@ class Row:
         # Inference mode would make tensors that later training batches could not add to.
         with torch.inference_mode(False), torch.no_grad():
             counts = torch.zeros(axis.bins + len(COUNTERS), dtype=torch.int64, device=device)
-            return cls(counts, torch.tensor(NO_MOMENTS, dtype=torch.float64, device=device))
+            return cls(counts, no_moments(device).clone())
 
     def take(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Return the counters and moments as arrays of their own, and set the row back to nothing counted."""
+        """Return the counters and moments as arrays of their own, and set the row back to nothing counted.
+
+        For a row on the CPU.
+        """
         # Through NumPy, whose small operations cost a fraction of torch's.
-        counts, moments = self.counts.cpu().numpy(), self.moments.cpu().numpy()
-        if self.counts.device.type != "cpu":
-            self.clear()
-            return counts, moments
+        counts, moments = self.counts.numpy(), self.moments.numpy()
         taken = counts.copy(), moments.copy()
         counts.fill(0)
         moments[:] = NO_MOMENTS
@@ -58,4 +59,11 @@ class Row:
     def clear(self) -> None:
         """Set everything back to nothing counted."""
         self.counts.zero_()
-        self.moments.copy_(torch.tensor(NO_MOMENTS))
+        self.moments.copy_(no_moments(self.moments.device))
+
+
+@lru_cache(maxsize=64)
+def no_moments(device: torch.device) -> Tensor:
+    """Return the moments of no value, on the device, where they are copied from without waiting; not to be changed."""
+    with torch.inference_mode(False):
+        return torch.tensor(NO_MOMENTS, dtype=torch.float64, device=device)

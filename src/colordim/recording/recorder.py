@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -18,28 +17,18 @@ from colordim.axis import Axis
 from colordim.column import PHASES, Batch, Phase, Sink, Stream
 from colordim.errors import ArgumentError, RecordingError
 from colordim.recording import compiled
-from colordim.recording.counters import Columns, Counters
+from colordim.recording.calls import Call, calling_frame, replaying
+from colordim.recording.counters import Counters, Taken
+from colordim.recording.delivery import Delivery
 from colordim.recording.governor import Governor, Meter
 from colordim.recording.hooks import OutputHook, root_hooks
 from colordim.recording.notices import Notices
 from colordim.recording.outputs import is_countable, tensors
 from colordim.recording.select import Target, roots
+from colordim.recording.transport import DeviceTransport, Transport, is_capturing
 from colordim.recording.window import Clock, Window, as_numbers
 
 __all__ = ["Recorder"]
-
-
-@dataclass
-class _Call:
-    """An outermost call of the model that is under way."""
-
-    module: nn.Module | None
-    """The root that was called; None inside a compiled graph, which has neither modules nor frames."""
-    frame: FrameType | None
-    thread: int
-    handled: BaseException | None
-    """What was being handled when the call began, to tell it from an exception of the call."""
-    depth: int = 1
 
 
 class Recorder:
@@ -65,6 +54,8 @@ class Recorder:
         Share of the training time that recording may cost; the interval is raised until it holds.
     optimizers : iterable of Optimizer
         Their steps are counted; without any, each training batch counts as a step.
+    transport : Transport, optional
+        Fetches what was counted on a device.
     """
 
     def __init__(
@@ -77,6 +68,7 @@ class Recorder:
         every: int = 1,
         budget: float | None = None,
         optimizers: Iterable[torch.optim.Optimizer] = (),
+        transport: Transport | None = None,
     ) -> None:
         self.notices = Notices()
         self._model: nn.Module | None = model
@@ -85,7 +77,9 @@ class Recorder:
         self._layers = [(t.name, type(t.module).__name__, t.module.extra_repr()) for t in self._targets]
         self._optimizers = list(optimizers)
         self._sink = sink
-        self._counters = Counters(axis_of, self._declare)
+        self._transport = transport or DeviceTransport()
+        self._counters = Counters(axis_of, self._declare, self._transport)
+        self._delivery = Delivery(sink, self._transport, self._lost)
         self._every = every
         self._clock = Clock(every)
         self._meter = Meter(Governor(budget), lambda: sink.seconds)
@@ -96,9 +90,9 @@ class Recorder:
         self._explicit = False
         self._counting = False
         self._window: Window | None = None
-        self._closed: tuple[Batch, Columns] | None = None
+        self._closed: tuple[Batch, dict[str, float | Tensor], Taken] | None = None
         self._early: dict[str, object] = {}
-        self._call: _Call | None = None
+        self._call: Call | None = None
 
     def attach(self) -> None:
         """Register the hooks."""
@@ -135,6 +129,7 @@ class Recorder:
         with self._lock:
             self._close_window()
             self._hand_on()
+            self._delivery.drain()
         if not self._clock.batches:
             self.notices.say(
                 "nothing",
@@ -203,14 +198,13 @@ class Recorder:
             if self._window is None and self._closed is None:
                 self._early.update(values)
                 return
-            numbers, refused = as_numbers(values)
+            numbers, refused = as_numbers(values, self._transport.is_device)
             for sentence in refused:
                 self.notices.say(f"log:{sentence}", f"Not logged: {sentence}")
             if self._window is not None:
                 self._window.values.update(numbers)
             elif self._closed is not None:
-                batch, columns = self._closed
-                self._closed = (batch.with_values(numbers), columns)
+                self._closed[1].update(numbers)
 
     def observe(self, name: str, tensor: Any) -> None:
         """Count a tensor that no hook sees, as a stream of its own."""
@@ -224,6 +218,7 @@ class Recorder:
             with self._lock:
                 if self._window is None:
                     self._hand_on()
+                self._delivery.drain()
             self._sink.flush()
 
     # Called by the hooks.
@@ -241,17 +236,19 @@ class Recorder:
             self._meter.spend(time.perf_counter() - began)
 
     def on_root_enter(self, module: nn.Module) -> None:
-        if self._explicit or _replaying() or not self._here() or self._inside_call(module):
+        if self._explicit or replaying() or not self._here() or self._inside_call(module):
             return
-        self._call = _Call(module, _calling_frame(), threading.get_ident(), sys.exc_info()[1])
+        self._call = Call(module, calling_frame(), threading.get_ident(), sys.exc_info()[1])
         self._open_for_call(module.training, torch.is_grad_enabled())
 
     def on_compiled_enter(self, training: bool, gradients: bool) -> None:
-        if self._explicit or not self._here() or (self._call is not None and self._call.module is not None):
+        if self._explicit or is_capturing() or not self._here():
+            return
+        if self._call is not None and self._call.module is not None:
             return
         if self._call is not None:  # a compiled call before this one that ended in an exception
             self.discard()
-        self._call = _Call(None, None, threading.get_ident(), None)
+        self._call = Call(None, None, threading.get_ident(), None)
         self._open_for_call(training, gradients)
 
     def on_compiled_exit(self) -> None:
@@ -301,11 +298,11 @@ class Recorder:
         self._counting = False
         if self._window is not None:
             began = time.perf_counter()
-            batch, columns = self._clock.close(self._window), self._counters.take()
-            self._closed = batch, columns
+            batch, taken = self._clock.close(self._window), self._take()
+            self._closed = batch, self._window.values, taken
             self._window = None
             self._meter.spend(time.perf_counter() - began)
-            if batch.recorded and not columns.streams:
+            if batch.recorded and taken.empty:
                 self.notices.say(
                     "unfired",
                     f"No recorded layer ran in {batch.phase} batch {batch.index}: {self._way_out('choose layers that are called')}.",
@@ -313,12 +310,26 @@ class Recorder:
 
     def _hand_on(self, now: float | None = None, uninterrupted: bool = False) -> None:
         if self._closed is not None:
-            batch, columns = self._closed
+            batch, values, taken = self._closed
             self._closed = None
             began = time.perf_counter()
             cost = self._meter.close(batch.recorded, began if now is None else now, uninterrupted)
-            self._sink.append(batch.with_values(cost), columns.streams, columns.rows, columns.moments)
+            self._delivery.put(batch, {**values, **cost}, taken)
             self._meter.handed_on(batch.recorded, time.perf_counter() - began)
+
+    def _take(self) -> Taken:
+        try:
+            return self._counters.take()
+        except Exception as error:  # a device may fail at any time
+            self._lost(error)
+            return Taken([], [])
+
+    def _lost(self, error: Exception) -> None:
+        self.notices.say(
+            "lost",
+            f"Columns were lost, because reading them from the device failed ({type(error).__name__}: {error}); "
+            "training goes on.",
+        )
 
     # Counting.
 
@@ -328,7 +339,7 @@ class Recorder:
             if (self._window if self._explicit else self._call) is None:
                 self._fired_outside(layer)
             return False
-        return layer not in self._disabled and self._here() and not _replaying()
+        return layer not in self._disabled and self._here() and not replaying()
 
     def _count_all(self, layer: int, found: Iterable[tuple[str, Tensor]]) -> None:
         name, module, arguments = self._layers[layer]
@@ -361,7 +372,7 @@ class Recorder:
         self._sink.declare(stream)
 
     def _fired_outside(self, layer: int) -> None:
-        if not self._here() or _replaying():
+        if not self._here() or replaying():
             return
         name = self._layers[layer][0]
         way_out = (
@@ -408,16 +419,3 @@ class Recorder:
         self._call = None
         self.discard()
         return False
-
-
-def _calling_frame() -> FrameType | None:
-    """Return the frame in which torch calls the hooks of a module; it lives until the call of the module ends."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") != "torch.nn.modules.module":
-        frame = frame.f_back
-    return frame
-
-
-def _replaying() -> bool:
-    """Whether modules run for another purpose than a forward pass: recomputed in backward, traced, exported."""
-    return torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1 or torch._C._is_tracing()

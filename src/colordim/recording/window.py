@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 from colordim.column import PHASES, Batch, Phase
 
@@ -19,7 +22,8 @@ class Window:
     index: int
     epoch: int
     recorded: bool
-    values: dict[str, float] = field(default_factory=dict)
+    values: dict[str, float | Tensor] = field(default_factory=dict)
+    """Numbers; those of a device as tensors of their own, to be read when they can be without waiting."""
 
 
 class Clock:
@@ -56,16 +60,14 @@ class Clock:
         return Window(phase, index, self._epoch, recorded=index % self.every == 0)
 
     def close(self, window: Window) -> Batch:
-        """Return the batch that a window has become."""
+        """Return the batch that a window has become, without its values."""
         number = self._batches
         self._batches += 1
         self._index[window.phase] += 1
         self._phases_in_epoch.add(window.phase)
         # Without an optimiser to listen to, every training batch is taken for a step.
         steps = self._index["train"] if self.steps is None else self.steps
-        return Batch(
-            number, window.index, window.phase, window.epoch, steps, time.time(), window.recorded, window.values
-        )
+        return Batch(number, window.index, window.phase, window.epoch, steps, time.time(), window.recorded)
 
     @property
     def batches(self) -> int:
@@ -82,8 +84,8 @@ class Clock:
 RESERVED = frozenset({*Batch.__dataclass_fields__, "recording_s", "step_s"})
 
 
-def as_number(name: str, value: object) -> float:
-    """Return what was logged as a float.
+def as_number(name: str, value: object, is_device: Callable[[Tensor], bool]) -> float | Tensor:
+    """Return what was logged as a float, or as a float64 tensor without dimensions on the device that it is on.
 
     Raises
     ------
@@ -96,19 +98,28 @@ def as_number(name: str, value: object) -> float:
     count = size() if callable(size) else size
     if count != 1:
         raise ValueError(f"{name!r} has {count} values where one is logged per batch: log its mean.")
+    if type(value) in (Tensor, torch.nn.Parameter) and _can_wait(value, is_device):  # type: ignore[arg-type]
+        # A copy: a running sum is logged and then added to.
+        return value.detach().reshape(()).to(torch.float64, copy=True)  # type: ignore[attr-defined,no-any-return]
     try:
         return float(value.item() if hasattr(value, "item") else value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise ValueError(f"{name!r} is a {type(value).__name__}, not a number: log a number.") from None
 
 
-def as_numbers(values: Mapping[str, object]) -> tuple[dict[str, float], list[str]]:
+def _can_wait(value: Tensor, is_device: Callable[[Tensor], bool]) -> bool:
+    return is_device(value) and value.layout is torch.strided and not value.is_complex() and not value.is_quantized
+
+
+def as_numbers(
+    values: Mapping[str, object], is_device: Callable[[Tensor], bool]
+) -> tuple[dict[str, float | Tensor], list[str]]:
     """Return the numbers among `values`, and a sentence for each that is none."""
-    numbers: dict[str, float] = {}
+    numbers: dict[str, float | Tensor] = {}
     refused: list[str] = []
     for name, value in values.items():
         try:
-            numbers[name] = as_number(name, value)
+            numbers[name] = as_number(name, value, is_device)
         except ValueError as error:
             refused.append(str(error))
     return numbers, refused

@@ -1,0 +1,45 @@
+"""Calls of the model: which one is outermost, and which are no forward passes at all."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+from torch import nn
+
+from colordim.recording.transport import is_capturing
+
+__all__ = ["Call", "calling_frame", "replaying"]
+
+
+@dataclass
+class Call:
+    """An outermost call of the model that is under way."""
+
+    module: nn.Module | None
+    """The root that was called; None inside a compiled graph, which has neither modules nor frames."""
+    frame: FrameType | None
+    thread: int
+    handled: BaseException | None
+    """What was being handled when the call began, to tell it from an exception of the call."""
+    depth: int = 1
+
+
+def calling_frame() -> FrameType | None:
+    """Return the frame in which torch calls the hooks of a module; it lives until the call of the module ends."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") != "torch.nn.modules.module":
+        frame = frame.f_back
+    return frame
+
+
+def replaying() -> bool:
+    """Whether modules run for another purpose than a forward pass: recomputed in backward, traced, exported, captured."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._current_graph_task_id() != -1
+        or torch._C._is_tracing()
+        or is_capturing()
+    )

@@ -1,0 +1,155 @@
+"""Batches on their way to the sink: in order, and as late as their numbers need to arrive from a device.
+
+A batch that was counted on the CPU is handed on at once. Rows of a device stay there until several batches wait; then
+they are copied together, and handed on when a later batch finds that they have arrived. Nothing waits for a device,
+except at the end, when somebody wants to read, or when too much is under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+from torch import Tensor
+
+from colordim.column import Batch, Sink
+from colordim.recording.counters import Columns, Taken
+from colordim.recording.transport import Transfer, Transport, is_capturing
+
+__all__ = ["Delivery"]
+
+
+@dataclass
+class _Parcel:
+    """A batch with what belongs to it, some of it still on a device."""
+
+    batch: Batch
+    values: Mapping[str, float | Tensor]
+    taken: Taken
+    since: float
+
+    @property
+    def on_device(self) -> list[Tensor]:
+        rows = [tensor for part in self.taken.staged for tensor in (part.counts, part.moments)]
+        return rows + [value for value in self.values.values() if isinstance(value, Tensor)]
+
+
+class Delivery:
+    """Hands batches to a sink in the order in which they are put.
+
+    Parameters
+    ----------
+    sink : Sink
+    transport : Transport
+    failed : callable
+        Is told of an error of a device, on account of which columns were lost; their batches are handed on without.
+    batches : int
+        How many batches wait on the device until they are copied together.
+    seconds : float
+        How long they wait at most, as far as batches come at all.
+    transfers : int
+        How many copies are under way at once; before one more, the oldest is waited for.
+    clock : callable
+        Returns seconds.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        transport: Transport,
+        failed: Callable[[Exception], None],
+        *,
+        batches: int = 8,
+        seconds: float = 0.5,
+        transfers: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sink = sink
+        self._transport = transport
+        self._failed = failed
+        self._batches = batches
+        self._seconds = seconds
+        self._transfers = transfers
+        self._clock = clock
+        self._waiting: deque[_Parcel] = deque()
+        self._under_way: deque[tuple[Transfer, deque[_Parcel]]] = deque()
+
+    def put(self, batch: Batch, values: Mapping[str, float | Tensor], taken: Taken) -> None:
+        """Take over a batch."""
+        parcel = _Parcel(batch, values, taken, self._clock())
+        if not self._waiting and not self._under_way and not parcel.on_device:
+            self._append(parcel, [])
+            return
+        self._waiting.append(parcel)
+        while self._under_way and self._has_arrived():
+            self._receive()
+        overdue = self._clock() - self._waiting[0].since >= self._seconds
+        if (len(self._waiting) >= self._batches or overdue) and not is_capturing():
+            self._send()
+
+    def drain(self) -> None:
+        """Hand on everything, waiting for what is under way."""
+        if self._waiting:
+            self._send()
+        while self._under_way:
+            self._receive()
+
+    def _send(self) -> None:
+        while len(self._under_way) >= self._transfers:
+            self._receive()
+        parcels, self._waiting = self._waiting, deque()
+        try:
+            transfer = self._transport.begin([tensor for parcel in parcels for tensor in parcel.on_device])
+        except Exception as error:
+            transfer = _Failed(error)  # received in its turn, so that the order stays
+        self._under_way.append((transfer, parcels))
+
+    def _has_arrived(self) -> bool:
+        try:
+            return self._under_way[0][0].done()
+        except Exception:
+            return True  # receiving it says what is wrong
+
+    def _receive(self) -> None:
+        transfer, parcels = self._under_way[0]
+        try:
+            arrays = deque(transfer.wait())
+        except Exception as error:
+            self._failed(error)
+            arrays = None
+        self._under_way.popleft()  # only now: waiting may be interrupted
+        while parcels:
+            parcel = parcels.popleft()
+            self._append(parcel, None if arrays is None else [arrays.popleft() for _ in parcel.on_device])
+
+    def _append(self, parcel: _Parcel, arrays: list[npt.NDArray[Any]] | None) -> None:
+        """Give a batch to the sink, with the arrays of its tensors on devices, or without what is on devices."""
+        parts = list(parcel.taken.host)
+        values = {name: value for name, value in parcel.values.items() if not isinstance(value, Tensor)}
+        if arrays:
+            found = iter(arrays)
+            parts += [Columns(staged.streams, next(found), next(found)) for staged in parcel.taken.staged]
+            values = {
+                name: float(next(found)) if isinstance(value, Tensor) else value
+                for name, value in parcel.values.items()
+            }
+        columns = Columns.together(parts)
+        batch = parcel.batch.with_values(values) if values else parcel.batch
+        self._sink.append(batch, columns.streams, columns.rows, columns.moments)
+
+
+class _Failed:
+    """A transfer that could not be begun."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def done(self) -> bool:
+        return True
+
+    def wait(self) -> list[npt.NDArray[Any]]:
+        raise self._error
