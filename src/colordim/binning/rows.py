@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from colordim.axis import Axis
 from colordim.column import COUNTERS, NO_MOMENTS
 
 __all__ = ["Row"]
+
+_NOTHING = np.array(NO_MOMENTS)
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,21 @@ class Row:
             counts = torch.zeros(axis.bins + len(COUNTERS), dtype=torch.int64, device=device)
             return cls(counts, torch.tensor(NO_MOMENTS, dtype=torch.float64, device=device))
 
-    def take(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Return the counters and moments as arrays of their own, and set the row back to nothing counted."""
-        # Through NumPy, whose small operations cost a fraction of torch's.
-        counts, moments = self.counts.cpu().numpy(), self.moments.cpu().numpy()
-        if self.counts.device.type != "cpu":
-            self.clear()
-            return counts, moments
-        taken = counts.copy(), moments.copy()
-        counts.fill(0)
-        moments[:] = NO_MOMENTS
-        return taken
+    def peek(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the counters and moments as arrays; on the CPU they are the row itself, until it is cleared."""
+        return self._arrays or (self.counts.cpu().numpy(), self.moments.cpu().numpy())
 
     def clear(self) -> None:
         """Set everything back to nothing counted."""
-        self.counts.zero_()
-        self.moments.copy_(torch.tensor(NO_MOMENTS))
+        if self._arrays:
+            counts, moments = self._arrays
+            counts.fill(0)
+            moments[:] = _NOTHING
+        else:
+            self.counts.zero_()
+            self.moments.copy_(torch.from_numpy(_NOTHING))
+
+    @cached_property
+    def _arrays(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None:
+        # Through NumPy, and made once: its small operations cost a fraction of torch's.
+        return (self.counts.numpy(), self.moments.numpy()) if self.counts.is_cpu else None

@@ -23,10 +23,21 @@ _CALLS = COUNTERS.index("calls") - len(COUNTERS)
 class _Slot:
     stream: Stream
     rows: dict[torch.device, Row] = field(default_factory=dict)
-    fired: bool = False
+    calls: int = 0  # kept here, because adding to one element of a row costs as much as counting a small tensor
+
+    def peek(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the row, added over devices; it may change when the slot is cleared."""
+        parts = [row.peek() for row in self.rows.values()]
+        counts, moments = parts[0]
+        if len(parts) > 1:
+            counts = np.sum([part for part, _ in parts], axis=0)
+            sums = np.stack([part for _, part in parts])
+            moments = np.array([sums[:, 0].sum(), sums[:, 1].sum(), sums[:, 2].min(), sums[:, 3].max()])
+        counts[_CALLS] = self.calls
+        return counts, moments
 
     def clear(self) -> None:
-        self.fired = False
+        self.calls = 0
         for row in self.rows.values():
             row.clear()
 
@@ -67,7 +78,10 @@ class Counters:
         slot = self._slots.get(name)
         if slot is None:
             slot = _Slot(self._new_stream(name, tensor, module, arguments))
-        row = slot.rows.get(tensor.device) or Row.new(slot.stream.axis, tensor.device)
+        device = tensor.device
+        row = slot.rows.get(device)
+        if row is None:
+            row = Row.new(slot.stream.axis, device)
         try:
             if not bin_into(tensor, slot.stream.axis, row):
                 return False
@@ -77,25 +91,26 @@ class Counters:
         if name not in self._slots:
             self._declare(slot.stream)
             self._slots[name] = slot
-        slot.rows[tensor.device] = row
-        row.counts[_CALLS] += 1
-        slot.fired = True
+        slot.rows[device] = row
+        slot.calls += 1
         return True
 
     def take(self) -> Columns:
         """Return what was counted since the last time, and start again from nothing."""
-        fired = [slot for slot in self._slots.values() if slot.fired]
-        taken = [_take(slot) for slot in fired]
-        return Columns(
-            [slot.stream for slot in fired],
-            np.concatenate([counts for counts, _ in taken]) if taken else np.zeros(0, np.int64),
-            np.stack([moments for _, moments in taken]) if taken else np.zeros((0, len(MOMENTS))),
-        )
+        fired = [slot for slot in self._slots.values() if slot.calls]
+        if not fired:
+            return Columns([], np.zeros(0, np.int64), np.zeros((0, len(MOMENTS))))
+        parts = [slot.peek() for slot in fired]
+        rows = np.concatenate([counts for counts, _ in parts])
+        moments = np.concatenate([moments for _, moments in parts]).reshape(-1, len(MOMENTS))
+        for slot in fired:
+            slot.clear()
+        return Columns([slot.stream for slot in fired], rows, moments)
 
     def clear(self) -> None:
         """Forget what was counted since the last time."""
         for slot in self._slots.values():
-            if slot.fired:
+            if slot.calls:
                 slot.clear()
 
     def _new_stream(self, name: str, tensor: Tensor, module: str, arguments: str) -> Stream:
@@ -116,14 +131,3 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
     if tensor.is_nested:  # ragged: only the number of its parts is one number
         return (tensor.size(0),)
     return tuple(int(size) for size in tensor.shape)
-
-
-def _take(slot: _Slot) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return the row of a slot, added over devices, and clear it."""
-    slot.fired = False
-    parts = [row.take() for row in slot.rows.values()]
-    if len(parts) == 1:
-        return parts[0]
-    counts = np.sum([part for part, _ in parts], axis=0)
-    sums = np.stack([part for _, part in parts])
-    return counts, np.array([sums[:, 0].sum(), sums[:, 1].sum(), sums[:, 2].min(), sums[:, 3].max()])
