@@ -6,7 +6,10 @@ copies of one model; a row is the median of the ratios of neighbouring blocks, w
 recorder's own threads finish what waits, at the recorder's expense, so that nothing of it is taken for plain training;
 colordim pays for closing its run as well, spread over its steps.
 
-    python benchmarks/overhead.py [--quick] [--only colordim] [--only resnet18]
+Torch runs on one thread, on both sides: with several, each of its operations waits for the slowest, and on a machine
+that is shared such a wait is longer than the operation. On an idle machine, try --threads 2.
+
+    python benchmarks/overhead.py [--quick] [--only colordim] [--only resnet18] [--threads 2]
 """
 
 from __future__ import annotations
@@ -51,13 +54,13 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.project, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.widen, self.gelu, self.narrow = nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(0.0)
+        self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.project(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).transpose(1, 3).unbind(2)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.merge(mixed.transpose(1, 2).flatten(2))
-        return x + self.narrow(self.gelu(self.widen(self.norm2(x))))
+        return x + self.dropout(self.narrow(self.gelu(self.widen(self.norm2(x)))))
 
 
 def cnn(size: int) -> tuple[nn.Module, Tensor, Tensor]:
@@ -158,7 +161,7 @@ def with_fastai(model: nn.Module, folder: Path) -> Attached:
 
 @contextmanager
 def with_cat(model: nn.Module, folder: Path) -> Attached:
-    """Hook, clone, count and concatenate, as the first version of the chart did in 2019; it slows down with every batch."""
+    """Do as the first version of the chart did in 2019; concatenating makes each batch slower than the last."""
     histograms: dict[str, Tensor] = {name: torch.empty(BINS, 0) for name, _ in leaves(model)}
 
     def hook(name: str, module: nn.Module, args: Any, output: Tensor) -> None:
@@ -252,7 +255,9 @@ def block(training: Training, steps: int, after_step: After, after_block: After)
     return timed(run)
 
 
-def measure(make: Callable[[], tuple[nn.Module, Tensor, Tensor]], recorder: Recorder, seconds: float) -> Sequence[Times]:
+def measure(
+    make: Callable[[], tuple[nn.Module, Tensor, Tensor]], recorder: Recorder, seconds: float
+) -> Sequence[Times]:
     """Return the ratios with to without the recorder, a pair for each two neighbouring blocks."""
     plain, recorded = Training(make), Training(make)
     pairs: list[tuple[Times, Times]] = []
@@ -296,14 +301,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a fifth of the time, and noisier")
     parser.add_argument("--only", action="append", default=[], help="a part of a recorder's or a training's name")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, on both sides; by default 1")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")  # those of other packages
     console = Console()
     trainings = chosen(list(TRAININGS), options.only)
     recorders = chosen([recorder.name for recorder in RECORDERS], options.only)
     table = Table(
         title=f"Time with / without recording: median (quartiles), processor time below; {backend()[0]}, "
-        f"{torch.get_num_threads()} threads",
+        f"torch on {options.threads} thread{'s'[: options.threads > 1]}",
         caption='What is not installed comes with pip install "colordim[bench]".',
     )
     table.add_column("recorder")
