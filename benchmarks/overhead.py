@@ -60,7 +60,8 @@ class Block(nn.Module):
         query, key, value = self.project(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).transpose(1, 3).unbind(2)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.merge(mixed.transpose(1, 2).flatten(2))
-        return x + self.dropout(self.narrow(self.gelu(self.widen(self.norm2(x)))))
+        changed: Tensor = self.dropout(self.narrow(self.gelu(self.widen(self.norm2(x)))))
+        return x + changed
 
 
 def cnn(size: int) -> tuple[nn.Module, Tensor, Tensor]:
