@@ -25,7 +25,7 @@ lint: $(VENV)/dev.stamp ## ruff (check and format) and mypy, strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/dev.stamp ## run benchmarks/*.py, one after the other
+bench: $(VENV)/bench.stamp ## run benchmarks/*.py, one after the other
 	@if [ -z "$(BENCHMARKS)" ]; then echo "There are no benchmarks yet."; fi
 	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file"; done
 
@@ -48,3 +48,8 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing colordim[dev] into $(VENV); PyTorch is large, so the first time takes minutes."
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
+
+$(VENV)/bench.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing colordim[bench] into $(VENV): PyTorch, and what the benchmarks compare with."
+	$(PIP) -e '.[bench]'
+	@touch $@

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from colordim.axis import Axis
 from colordim.column import COUNTERS, NO_MOMENTS
 
 __all__ = ["Row", "no_moments"]
+
+_NOTHING = np.array(NO_MOMENTS)
+_CALLS = COUNTERS.index("calls") - len(COUNTERS)
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,31 @@ class Row:
             counts = torch.zeros(axis.bins + len(COUNTERS), dtype=torch.int64, device=device)
             return cls(counts, no_moments(device).clone())
 
-    def take(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Return the counters and moments as arrays of their own, and set the row back to nothing counted.
+    def add_call(self) -> None:
+        """Count one more call of the module."""
+        if self._arrays:
+            self._arrays[0][_CALLS] += 1
+        else:
+            self.counts[_CALLS].add_(1)
 
-        For a row on the CPU.
-        """
-        # Through NumPy, whose small operations cost a fraction of torch's.
-        counts, moments = self.counts.numpy(), self.moments.numpy()
-        taken = counts.copy(), moments.copy()
-        counts.fill(0)
-        moments[:] = NO_MOMENTS
-        return taken
+    def peek(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the counters and moments as arrays; on the CPU they are the row itself, until it is cleared."""
+        return self._arrays or (self.counts.cpu().numpy(), self.moments.cpu().numpy())
 
     def clear(self) -> None:
         """Set everything back to nothing counted."""
-        self.counts.zero_()
-        self.moments.copy_(no_moments(self.moments.device))
+        if self._arrays:
+            counts, moments = self._arrays
+            counts.fill(0)
+            moments[:] = _NOTHING
+        else:
+            self.counts.zero_()
+            self.moments.copy_(no_moments(self.moments.device))
+
+    @cached_property
+    def _arrays(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None:
+        # Through NumPy, and made once: its small operations cost a fraction of torch's.
+        return (self.counts.numpy(), self.moments.numpy()) if self.counts.is_cpu else None
 
 
 @lru_cache(maxsize=64)

@@ -14,12 +14,10 @@ from torch import Tensor
 from colordim.axis import Axis
 from colordim.binning import Row, bin_into
 from colordim.binning.rows import no_moments
-from colordim.column import COUNTERS, MOMENTS, Stream
+from colordim.column import MOMENTS, Stream
 from colordim.recording.transport import Transport
 
 __all__ = ["Columns", "Counters", "Staged", "Taken"]
-
-_CALLS = COUNTERS.index("calls") - len(COUNTERS)
 
 
 @dataclass
@@ -113,9 +111,12 @@ class Counters:
         slot = self._slots.get(name)
         if slot is None:
             slot = _Slot(self._new_stream(name, tensor, module, arguments))
+        device = tensor.device
         if not tensor.is_cpu:
-            self._transport.enter(tensor.device)
-        row = slot.rows.get(tensor.device) or Row.new(slot.stream.axis, tensor.device)
+            self._transport.enter(device)
+        row = slot.rows.get(device)
+        if row is None:
+            row = Row.new(slot.stream.axis, device)
         try:
             if not bin_into(tensor, slot.stream.axis, row):
                 return False
@@ -125,8 +126,8 @@ class Counters:
         if name not in self._slots:
             self._declare(slot.stream)
             self._slots[name] = slot
-        slot.rows[tensor.device] = row
-        row.counts[_CALLS].add_(1)
+        slot.rows[device] = row
+        row.add_call()
         slot.fired = True
         return True
 
@@ -191,12 +192,14 @@ def _take(rows: list[tuple[Stream, Row]]) -> list[Columns]:
     """Return the columns of rows on the host, where a stream may have several, and clear them."""
     if not rows:
         return []
-    taken = [row.take() for _, row in rows]
+    parts = [row.peek() for _, row in rows]
     columns = Columns(
         [stream for stream, _ in rows],
-        np.concatenate([counts for counts, _ in taken]),
-        np.stack([moments for _, moments in taken]),
+        np.concatenate([counts for counts, _ in parts]),
+        np.concatenate([moments for _, moments in parts]).reshape(-1, len(MOMENTS)),
     )
+    for _, row in rows:
+        row.clear()
     return [columns]
 
 

@@ -210,7 +210,10 @@ class Recorder:
         """Count a tensor that no hook sees, as a stream of its own."""
         if self._counting and self._here():
             value = tensor if isinstance(tensor, Tensor) else torch.as_tensor(tensor)
-            self._guard(name, None, lambda: self._count(name, value, "", ""))
+            try:
+                self._count(name, value, "", "")
+            except Exception as error:
+                self._failed(name, None, error)
 
     def flush(self) -> None:
         """Make everything up to the last closed batch readable."""
@@ -226,13 +229,23 @@ class Recorder:
     def on_output(self, layer: int, output: Any) -> None:
         if self._counts(layer):
             began = time.perf_counter()
-            self._guard(self._layers[layer][0], layer, lambda: self._count_all(layer, tensors(output)))
+            try:
+                if isinstance(output, Tensor):  # as nearly always: no need to walk
+                    self._count_output(layer, "", output)
+                else:
+                    for suffix, tensor in tensors(output):
+                        self._count_output(layer, suffix, tensor)
+            except Exception as error:
+                self._failed(self._layers[layer][0], layer, error)
             self._meter.spend(time.perf_counter() - began)
 
     def on_tensor(self, layer: int, suffix: str, tensor: Tensor) -> None:
         if self._counts(layer):
             began = time.perf_counter()
-            self._guard(self._layers[layer][0], layer, lambda: self._count_all(layer, [(suffix, tensor)]))
+            try:
+                self._count_output(layer, suffix, tensor)
+            except Exception as error:
+                self._failed(self._layers[layer][0], layer, error)
             self._meter.spend(time.perf_counter() - began)
 
     def on_root_enter(self, module: nn.Module) -> None:
@@ -341,11 +354,10 @@ class Recorder:
             return False
         return layer not in self._disabled and self._here() and not replaying()
 
-    def _count_all(self, layer: int, found: Iterable[tuple[str, Tensor]]) -> None:
-        name, module, arguments = self._layers[layer]
-        for suffix, tensor in found:
-            if is_countable(tensor):
-                self._count(name + suffix, tensor, module, arguments)
+    def _count_output(self, layer: int, suffix: str, tensor: Tensor) -> None:
+        if is_countable(tensor):
+            name, module, arguments = self._layers[layer]
+            self._count(name + suffix, tensor, module, arguments)
 
     def _count(self, name: str, tensor: Tensor, module: str, arguments: str) -> None:
         with self._lock:
@@ -356,17 +368,14 @@ class Recorder:
                     f"({type(tensor).__name__} of {tensor.dtype} on {tensor.device}).",
                 )
 
-    def _guard(self, name: str, layer: int | None, count: Callable[[], None]) -> None:
-        try:
-            count()
-        except Exception as error:
-            if layer is not None:
-                self._disabled.add(layer)
-            self.notices.say(
-                f"failed:{name}",
-                f"{name!r} is no longer recorded, because counting it failed ({type(error).__name__}: {error}); "
-                "training goes on.",
-            )
+    def _failed(self, name: str, layer: int | None, error: Exception) -> None:
+        if layer is not None:
+            self._disabled.add(layer)
+        self.notices.say(
+            f"failed:{name}",
+            f"{name!r} is no longer recorded, because counting it failed ({type(error).__name__}: {error}); "
+            "training goes on.",
+        )
 
     def _declare(self, stream: Stream) -> None:
         self._sink.declare(stream)
