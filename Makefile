@@ -6,6 +6,7 @@ PIP_FLAGS ?=
 VENV      := .venv
 BIN       := $(VENV)/bin
 PIP       := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_FLAGS)
+KERNEL    := hatch_build.py $(wildcard src/colordim/binning/_kernel*.[ch])
 BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
@@ -39,17 +40,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps say what is installed; the dev extra contains the demo extra, so it serves both.
-$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/demo.stamp: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing colordim[demo] into $(VENV); PyTorch is large, so the first time takes minutes."
 	$(PIP) -e '.[demo]'
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/dev.stamp: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing colordim[dev] into $(VENV); PyTorch is large, so the first time takes minutes."
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
 
-$(VENV)/bench.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/bench.stamp: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing colordim[bench] into $(VENV): PyTorch, and what the benchmarks compare with."
 	$(PIP) -e '.[bench]'
 	@touch $@
