@@ -39,7 +39,7 @@ from colordim.binning import backend, use_backend
 from colordim.demo.network import lesson_network
 
 BLOCK = 0.35  # seconds of plain training in a block, where the recorder is fast
-LONGEST = 1.5  # seconds that a block with a slow recorder may take
+LONGEST = 1.0  # seconds that a block with a slow recorder may take
 BINS, LOW, HIGH = 200, -10.0, 10.0
 
 # The trainings.
@@ -217,13 +217,13 @@ class Recorder:
 
 
 RECORDERS = (
-    Recorder("none (A/A)", no_recording, 9),
-    Recorder("colordim", with_colordim, 18, ours=True),
-    Recorder("colordim, reference backend", with_reference, 8, ours=True),
-    Recorder("fastai ActivationStats(with_hist)", with_fastai, 8),
-    Recorder("2019: clone, cpu, histc, cat", with_cat, 8),
-    Recorder("wandb.watch(log='all', log_freq=1)", with_wandb, 7),
-    Recorder("TensorBoard add_histogram", with_tensorboard, 7),
+    Recorder("none (A/A)", no_recording, 6),
+    Recorder("colordim", with_colordim, 14, ours=True),
+    Recorder("colordim, reference backend", with_reference, 6, ours=True),
+    Recorder("fastai ActivationStats(with_hist)", with_fastai, 6),
+    Recorder("2019: clone, cpu, histc, cat", with_cat, 6),
+    Recorder("wandb.watch(log='all', log_freq=1)", with_wandb, 5),
+    Recorder("TensorBoard add_histogram", with_tensorboard, 4),
 )
 
 # Measuring.
@@ -256,6 +256,16 @@ def block(training: Training, steps: int, after_step: After, after_block: After)
     return timed(run)
 
 
+def pace(training: Training, after_step: After) -> float:
+    """Return how long a step takes, roughly."""
+    steps, began = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - began) < 0.1:
+        training.step()
+        after_step()
+        steps += 1
+    return elapsed / steps
+
+
 def measure(
     make: Callable[[], tuple[nn.Module, Tensor, Tensor]], recorder: Recorder, seconds: float
 ) -> Sequence[Times]:
@@ -265,9 +275,8 @@ def measure(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         after = stack.enter_context(recorder.attach(recorded.model, Path(folder)))
         for training, called in ((plain, (nothing, nothing)), (recorded, after)):
-            block(training, 2, *called)  # what is done once is not counted
-        steps = max(1, round(BLOCK / block(plain, 3, nothing, nothing).wall * 3))
-        steps = max(1, min(steps, int(LONGEST / block(recorded, 1, *after).wall)))
+            block(training, 1, *called)  # what is done once is not counted
+        steps = max(1, min(round(BLOCK / pace(plain, nothing)), int(LONGEST / pace(recorded, after[0]))))
         gc.collect()
         until = time.perf_counter() + seconds
         while len(pairs) < 3 or time.perf_counter() < until:
@@ -312,7 +321,7 @@ def main() -> None:
     table = Table(
         title=f"Time with / without recording: median (quartiles), processor time below; {backend()[0]}, "
         f"torch on {options.threads} thread{'s'[: options.threads > 1]}",
-        caption='What is not installed comes with pip install "colordim[bench]".',
+        caption='What is not installed comes with pip install "colordim\\[bench]".',
     )
     table.add_column("recorder")
     for name in trainings:
