@@ -129,9 +129,9 @@ def no_recording(model: nn.Module, folder: Path) -> Attached:
 
 
 @contextmanager
-def with_colordim(model: nn.Module, folder: Path) -> Attached:
+def with_colordim(model: nn.Module, folder: Path, budget: float | None = None) -> Attached:
     """Record every leaf, every batch, every value and all moments into a run on the disk."""
-    with colordim.record(model, folder=folder / "run") as recording:
+    with colordim.record(model, folder=folder / "run", budget=budget) as recording:
         recorder = recording._recorder
         assert recorder is not None
         yield nothing, recorder.flush
@@ -219,6 +219,7 @@ class Recorder:
 RECORDERS = (
     Recorder("none (A/A)", no_recording, 6),
     Recorder("colordim", with_colordim, 14, ours=True),
+    Recorder("colordim, budget=0.02", functools.partial(with_colordim, budget=0.02), 14, ours=True),
     Recorder("colordim, reference backend", with_reference, 6, ours=True),
     Recorder("fastai ActivationStats(with_hist)", with_fastai, 6),
     Recorder("2019: clone, cpu, histc, cat", with_cat, 6),

@@ -45,6 +45,8 @@ class Columns:
         """Return the columns of several devices as those of one batch: by ascending id, added over the devices."""
         if len(parts) == 1 and len({stream.id for stream in parts[0].streams}) == len(parts[0].streams):
             return parts[0]
+        if not parts:  # a batch that was passed over
+            return cls([], np.zeros(0, np.int64), np.zeros((0, len(MOMENTS))))
         found: dict[int, list[tuple[Stream, npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = {}
         for part in parts:
             ends = np.cumsum([stream.width for stream in part.streams], dtype=np.int64)
