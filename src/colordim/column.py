@@ -10,7 +10,7 @@ row of floats, :data:`MOMENTS`. In every column
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -18,7 +18,20 @@ import numpy.typing as npt
 
 from colordim.axis import Axis, axis_from_dict
 
-__all__ = ["COUNTERS", "KINDS", "MOMENTS", "NO_MOMENTS", "PHASES", "Batch", "Kind", "Phase", "Sink", "Stream"]
+__all__ = [
+    "COUNTERS",
+    "KINDS",
+    "MOMENTS",
+    "NO_MOMENTS",
+    "PHASES",
+    "Batch",
+    "Facet",
+    "Kind",
+    "Phase",
+    "Sink",
+    "Stream",
+    "Units",
+]
 
 Phase = Literal["train", "valid"]
 Kind = Literal["activation", "gradient", "weight", "weight_gradient", "update"]
@@ -34,6 +47,25 @@ MOMENTS = ("sum", "sum_sq", "min", "max")
 
 #: The moments of no value at all, neutral in merging.
 NO_MOMENTS = (0.0, 0.0, float("inf"), float("-inf"))
+
+
+@dataclass(frozen=True)
+class Facet:
+    """Which part of a layer's output a stream holds: one class or channel.
+
+    Attributes
+    ----------
+    of : str
+        Name of the stream that holds all of them.
+    index : int
+        Number of the class or channel, from 0.
+    label : str
+        What people call it; the number itself if nobody said.
+    """
+
+    of: str
+    index: int
+    label: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +91,8 @@ class Stream:
     axis : Axis
     reduction : {"sum", "replicated"}
         How columns of several ranks become one: by adding, or by taking one of them.
+    facet : Facet, optional
+        The part of the layer's output that this is, if it is not all of it; the name then ends in ``[index]``.
     """
 
     id: int
@@ -70,6 +104,7 @@ class Stream:
     order: int
     axis: Axis
     reduction: Literal["sum", "replicated"] = "sum"
+    facet: Facet | None = None
 
     @property
     def width(self) -> int:
@@ -88,6 +123,7 @@ class Stream:
             "order": self.order,
             "axis": self.axis.to_dict(),
             "reduction": self.reduction,
+            **({"facet": asdict(self.facet)} if self.facet else {}),
         }
 
     @classmethod
@@ -103,7 +139,41 @@ class Stream:
             order=int(description["order"]),
             axis=axis_from_dict(description["axis"]),
             reduction=description["reduction"],
+            facet=_facet(description.get("facet")),
         )
+
+
+def _facet(description: Mapping[str, Any] | None) -> Facet | None:
+    return Facet(description["of"], int(description["index"]), description["label"]) if description else None
+
+
+@dataclass(frozen=True)
+class Units:
+    """Which units (channels, features) of a layer were active at least once over a few batches.
+
+    Attributes
+    ----------
+    stream : int
+        Id of the layer's stream.
+    judged_on : str
+        Name of the stream on whose values the units were judged: that of the activation function that follows the layer.
+    phase : {"train", "valid"}
+    first, last : int
+        First and last batch, by their index within the phase.
+    number : int
+        How many units there are.
+    active : bytes
+        A bit for each unit, set if it was active; eight units a byte, the first in the highest bit
+        (``numpy.packbits``). Of overlapping batches, other calls and other ranks these add up by OR.
+    """
+
+    stream: int
+    judged_on: str
+    phase: Phase
+    first: int
+    last: int
+    number: int
+    active: bytes
 
 
 @dataclass(frozen=True)
@@ -160,6 +230,7 @@ class Sink(Protocol):
         streams: Sequence[Stream],
         rows: npt.NDArray[np.int64],
         moments: npt.NDArray[np.float64],
+        units: Sequence[Units] = (),
     ) -> None:
         """Take the columns of one batch.
 
@@ -170,9 +241,11 @@ class Sink(Protocol):
             Those that have a column in this batch, each at most once, by ascending id.
         rows : ndarray of int64, shape ``[sum of stream.width]``
             The rows of the streams one after the other: bins, then :data:`COUNTERS`.
-            The sink owns the array from now on.
+            Only lent until the call returns: the recorder counts the next batch in the same memory.
         moments : ndarray of float64, shape ``[n, 4]``
-            :data:`MOMENTS` of each stream; owned by the sink as well.
+            :data:`MOMENTS` of each stream; only lent as well.
+        units : sequence of Units
+            Which units were active in windows of batches that end with this one.
         """
 
     def flush(self) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import fnmatch
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import COUNTERS, MOMENTS, PHASES, Kind, Phase, Stream
+from colordim.column import COUNTERS, MOMENTS, PHASES, Kind, Phase, Stream, Units
 from colordim.errors import ArgumentError, ColordimWarning, StreamError
 from colordim.store.base import Block, Reader
 from colordim.store.pyramid import coarsest_level, merge
 
-__all__ = ["Run", "StreamKey"]
+__all__ = ["Run", "StreamKey", "UnitWindows"]
 
 #: What names a stream: the stream itself, its name, or its position in ``run.streams``.
 StreamKey = Stream | str | int
@@ -261,6 +263,31 @@ class Run:
         """
         return moments_of(self.columns(stream, phase, start, stop, level))
 
+    def units(self, stream: StreamKey, phase: Phase = "train") -> UnitWindows:
+        """Return which units of a layer were active, window by window.
+
+        Parameters
+        ----------
+        stream : Stream, str or int
+            The layer, or the activation function on whose output its units are judged.
+        phase : {"train", "valid"}
+
+        Returns
+        -------
+        UnitWindows
+            Without windows if the units of that layer are not recorded.
+        """
+        if phase not in PHASES:
+            raise ArgumentError(f"{phase!r} is not a phase: take one of {', '.join(PHASES)}.")
+        found = self.stream(stream)
+        windows = list(self._reader.units(found, phase))
+        if not windows:  # an activation function stands for the layer before it, if there is only one
+            owners = [
+                (s, each) for s in self.streams for each in self._reader.units(s, phase) if each.judged_on == found.name
+            ]
+            windows = [each for s, each in owners] if len({s.id for s, _ in owners}) == 1 else []
+        return UnitWindows.of(windows)
+
     def overview(self, stream: StreamKey, columns: int = 1000, phase: Phase = "train") -> Block:
         """Return the whole run at the coarsest level that still has `columns` columns."""
         return self.columns(stream, phase, level=coarsest_level(self._recorded(phase), columns))
@@ -280,6 +307,49 @@ class Run:
 
     def _recorded(self, phase: Phase) -> int:
         return int(np.count_nonzero(self._phase(phase)["recorded"]))
+
+
+@dataclass(frozen=True)
+class UnitWindows:
+    """Which units (channels, features) of a layer were active at least once in windows of batches.
+
+    Attributes
+    ----------
+    first, last : ndarray of int64, shape ``[windows]``
+        First and last batch of each window, by their index within the phase; ascending.
+    active : ndarray of bool, shape ``[windows, units]``
+    judged_on : str
+        Name of the stream on whose values the units were judged; empty without windows.
+    """
+
+    first: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int64]
+    active: npt.NDArray[np.bool_]
+    judged_on: str
+
+    @classmethod
+    def of(cls, found: Sequence[Units]) -> UnitWindows:
+        """Add up, by OR, what was found of windows that begin with the same batch."""
+        number = max((units.number for units in found), default=0)
+        firsts = sorted({units.first for units in found})
+        active = np.zeros((len(firsts), number), np.bool_)
+        last = np.zeros(len(firsts), np.int64)
+        for units in found:
+            row = bisect.bisect_left(firsts, units.first)
+            bits = np.unpackbits(np.frombuffer(units.active, np.uint8), count=units.number)
+            active[row, : units.number] |= bits.astype(np.bool_)
+            last[row] = max(last[row], units.last)
+        return cls(np.array(firsts, np.int64), last, active, found[0].judged_on if found else "")
+
+    @property
+    def dead_share(self) -> npt.NDArray[np.float64]:
+        """Share of the units that were not active in each window, shape ``[windows]``."""
+        return 1 - self.active.mean(axis=1) if self.active.size else np.full(len(self.first), np.nan)
+
+    @property
+    def dead(self) -> npt.NDArray[np.int64]:
+        """Numbers of the units that were not active in the last window."""
+        return np.flatnonzero(~self.active[-1]) if len(self.active) else np.zeros(0, np.int64)
 
 
 def moments_of(block: Block) -> dict[str, npt.NDArray[Any]]:

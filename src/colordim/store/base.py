@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import COUNTERS, NO_MOMENTS, Phase, Stream
+from colordim.column import COUNTERS, NO_MOMENTS, Phase, Stream, Units
 
 __all__ = ["BATCH_COLUMNS", "Block", "Reader", "batch_key"]
 
@@ -116,3 +116,6 @@ class Reader(Protocol):
 
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
         """Yield the level-0 columns of `stream` with ``start <= index < stop``, ascending, in pieces."""
+
+    def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
+        """Return what is known of the activity of a layer's units, in no particular order; windows may overlap."""

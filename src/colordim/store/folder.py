@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import Phase, Stream
+from colordim.column import Phase, Stream, Units
 from colordim.errors import AxisError, FormatError, NotARunError
 from colordim.store import files
 from colordim.store.base import Block
@@ -142,6 +142,9 @@ class FolderReader:
         if table is None:
             table = self._table = _join_tables([part.table for part in self._parts])
         return table
+
+    def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
+        return ()
 
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
         for part in self._parts:

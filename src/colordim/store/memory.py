@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import MOMENTS, PHASES, Batch, Phase, Stream
+from colordim.column import MOMENTS, PHASES, Batch, Phase, Stream, Units
 from colordim.store.base import Block, batch_key
 
 __all__ = ["MemoryStore", "batch_table"]
@@ -25,6 +25,7 @@ class MemoryStore:
         self._streams: list[Stream] = []
         self._batches: list[Batch] = []
         self._rows: list[dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = []
+        self._units: list[Units] = []
         self._ended: str | None = None
 
     @property
@@ -42,13 +43,15 @@ class MemoryStore:
         streams: Sequence[Stream],
         rows: npt.NDArray[np.int64],
         moments: npt.NDArray[np.float64],
+        units: Sequence[Units] = (),
     ) -> None:
         ends = np.cumsum([stream.width for stream in streams], dtype=np.int64)
-        pieces = np.split(rows, ends[:-1]) if streams else []
+        pieces = np.split(rows.copy(), ends[:-1]) if streams else []
         self._batches.append(batch)
         self._rows.append(
-            {stream.id: (row, moment) for stream, row, moment in zip(streams, pieces, moments, strict=True)}
+            {stream.id: (row, moment) for stream, row, moment in zip(streams, pieces, moments.copy(), strict=True)}
         )
+        self._units.extend(units)
 
     def flush(self) -> None:
         pass
@@ -98,6 +101,9 @@ class MemoryStore:
                 block.counters[column] = row[0][bins:]
                 block.moments[column] = row[1][: len(MOMENTS)]
         yield block
+
+    def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
+        return [units for units in self._units if units.stream == stream.id and units.phase == phase]
 
 
 def batch_table(batches: Sequence[Batch]) -> dict[str, npt.NDArray[Any]]:

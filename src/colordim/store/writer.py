@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import Batch, Stream
+from colordim.column import Batch, Stream, Units
 from colordim.errors import ColordimWarning
 from colordim.store.disk import Disk, create
 from colordim.store.sparse import Appended
@@ -147,10 +147,11 @@ class FolderWriter:
         streams: Sequence[Stream],
         rows: npt.NDArray[np.int64],
         moments: npt.NDArray[np.float64],
+        units: Sequence[Units] = (),
     ) -> None:
         if self._inert():
             return
-        appended = Appended.of(batch, tuple(streams), rows, moments)
+        appended = Appended.of(batch, tuple(streams), rows, moments.copy())
         with self._changed:
             if self._has_room(appended.nbytes) or self._wait_for_room(appended.nbytes):
                 self._queue.append((time.monotonic(), appended))
