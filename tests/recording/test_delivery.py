@@ -79,7 +79,7 @@ def train(rec: Any, model: nn.Module, batches: int, first: int = 0) -> None:
 
 def stop_the_clock(rec: Any) -> None:
     """Let batches be sent for their number only, however slow this machine is."""
-    rec.recorder._delivery._clock = lambda: 0.0
+    rec.recorder._batches._delivery._clock = lambda: 0.0
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_batches_do_not_wait_longer_than_half_a_second(record: Any) -> None:
     now = 0.0
     device, model = FakeDevice(), net()
     with record(model, transport=device) as rec:
-        rec.recorder._delivery._clock = lambda: now
+        rec.recorder._batches._delivery._clock = lambda: now
         train(rec, model, 3)
         assert device.transfers == []
         now = 1.0
@@ -206,8 +206,8 @@ def test_a_stream_on_two_devices_is_added_up(record: Any) -> None:
     with record(model, transport=device) as rec:
         model(X)
         slot = rec.recorder._counters._slots["0"]
-        other = type(slot.rows[X.device]).new(slot.stream.axis, X.device)
-        slot.rows[torch.device("cuda:1")] = other
+        other = type(slot.host).new(slot.stream.axis, X.device)
+        slot.devices[torch.device("cuda:1")] = other
         other.counts[513], other.counts[1025 + 6] = 5, 5
         other.moments[3] = 1e3
     assert rec.sizes("0") == [16 * 8 + 5]
