@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from colordim.recording.kinds import Kinds
     from colordim.recording.recorder import Recorder
     from colordim.recording.select import Layers
 
@@ -166,11 +167,13 @@ def record(
     *,
     folder: str | os.PathLike[str] | None = None,
     layers: Layers = None,
+    kinds: Kinds = ("activation",),
     range: Range = None,
     bins: int = 200,
     every: int = 1,
     budget: float | None = None,
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    scaler: Any = None,
     name: str | None = None,
 ) -> Recording:
     """Record the histogram of every batch of every layer while `model` trains.
@@ -185,8 +188,12 @@ def record(
     layers : str, type, callable or a sequence of them, optional
         Names or patterns of layers, classes, or functions of name and module; ``"blocks"`` adds the
         repeated blocks to the leaves. By default all leaf modules.
+    kinds : str, sequence of str, or mapping of str to int
+        What to record of the layers: ``activation`` (their outputs), ``gradient`` (of their outputs), ``weight``,
+        ``weight_gradient`` and ``update`` (what the optimiser has changed), or "all". A mapping says every how many
+        recorded batches, such as ``{"activation": 1, "weight": 10, "update": 10}``.
     range : (float, float), Axis, or mapping of layer pattern to either, optional
-        Counts into `bins` equal bins over that range, instead of buckets over all magnitudes.
+        Counts activations into `bins` equal bins over that range, instead of buckets over all magnitudes.
     bins : int
         Number of bins of a range.
     every : int
@@ -195,7 +202,11 @@ def record(
         Share of the training time that recording may cost, such as 0.05: what it costs is measured, and every
         2nd, 4th, 8th, ... batch recorded so that it holds. By default every batch is, whatever it costs.
     optimizer : Optimizer or sequence of Optimizer, optional
-        Counts optimiser steps, which differ from batches under gradient accumulation.
+        Counts optimiser steps, which differ from batches under gradient accumulation, and logs ``lr`` (``lr_1``, ...
+        of further parameter groups). At its steps parameters are read; ``update`` takes one more copy of them.
+    scaler : GradScaler, optional
+        Gradients of outputs are divided by its scale; without it, they are recorded as the scaled loss gives them.
+        Gradients of weights have no scale left at the optimiser's step.
     name : str, optional
         Name of the run; by default that of its folder.
 
@@ -212,7 +223,7 @@ def record(
     AxisError
         If a range is empty or without bins.
     ArgumentError
-        If `every` is below one, or `budget` is no share.
+        If `every` is below one, `budget` is no share, a kind is unknown, or needs an optimizer and there is none.
     DependencyError
         If torch is not installed.
     """
@@ -220,7 +231,9 @@ def record(
         return Recording(None, Path(), {"name": name or "off"})
     try:
         from colordim.recording.governor import Governor
+        from colordim.recording.kinds import as_kinds
         from colordim.recording.recorder import Recorder
+        from colordim.recording.scaling import Scale
         from colordim.recording.select import nearest, select
     except ImportError as error:
         raise DependencyError(
@@ -251,8 +264,21 @@ def record(
         if not hasattr(each, "register_step_post_hook"):
             raise ArgumentError(f"optimizer takes torch optimisers, not {each!r}: pass the one that trains the model.")
 
+    recorded = as_kinds(kinds, bool(optimizers))
+    Scale(scaler)
+
     def make_recorder(writer: FolderWriter) -> Recorder:
-        return Recorder(model, targets, writer, axis_of, every=int(every), budget=budget, optimizers=optimizers)
+        return Recorder(
+            model,
+            targets,
+            writer,
+            axis_of,
+            every=int(every),
+            budget=budget,
+            optimizers=optimizers,
+            kinds=recorded,
+            scaler=scaler,
+        )
 
     label = type(model).__name__
     path = Path(folder) if folder is not None else Path("runs") / f"{label}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
@@ -262,6 +288,7 @@ def record(
         "versions": _versions(),
         "every": int(every),
         "budget": budget,
+        "kinds": recorded,
         "model": {
             "class": label,
             "parameters": sum(parameter.numel() for parameter in model.parameters() if not _is_lazy(parameter)),

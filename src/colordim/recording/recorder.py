@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from colordim.axis import Axis
-from colordim.column import PHASES, Phase, Sink
+from colordim.binning import Row
+from colordim.column import PHASES, Kind, Phase, Reduction, Sink
 from colordim.errors import ArgumentError, RecordingError
 from colordim.recording import compiled
 from colordim.recording.batches import Batches
@@ -21,9 +22,11 @@ from colordim.recording.calls import Call, calling_frame, replaying
 from colordim.recording.counters import Counters
 from colordim.recording.delivery import Delivery
 from colordim.recording.governor import Governor, Meter
+from colordim.recording.gradients import GradientHook, Gradients
 from colordim.recording.hooks import OutputHook, root_hooks
 from colordim.recording.notices import Notices
 from colordim.recording.outputs import is_countable, tensors
+from colordim.recording.parameters import Parameters, replicated
 from colordim.recording.process import generation
 from colordim.recording.select import Target, roots
 from colordim.recording.transport import DeviceTransport, Transport, is_capturing
@@ -55,6 +58,10 @@ class Recorder:
         Share of the training time that recording may cost; the interval is raised until it holds.
     optimizers : iterable of Optimizer
         Their steps are counted; without any, each training batch counts as a step.
+    kinds : mapping of str to int
+        Every how many recorded batches each kind is recorded.
+    scaler : GradScaler, optional
+        By whose scale gradients of outputs are divided.
     transport : Transport, optional
         Fetches what was counted on a device.
     """
@@ -69,6 +76,8 @@ class Recorder:
         every: int = 1,
         budget: float | None = None,
         optimizers: Iterable[torch.optim.Optimizer] = (),
+        kinds: Mapping[Kind, int] = {"activation": 1},
+        scaler: Any = None,
         transport: Transport | None = None,
     ) -> None:
         self.notices = Notices()
@@ -90,9 +99,13 @@ class Recorder:
             self.notices,
             is_device=self._transport.is_device,
             unfired=self._unfired,
+            closing=self._closing,
             lost=self._lost,
             every=every,
         )
+        self._kinds = dict(kinds)
+        self._gradients = Gradients(self, self._targets, scaler) if "gradient" in kinds else None
+        self._parameters = Parameters(self, self._targets, self._optimizers, kinds, replicated(model))
         self._lock = threading.RLock()
         self._generation = generation()
         self._handles: list[Any] = []
@@ -106,8 +119,12 @@ class Recorder:
         if self._model is None or self._handles:
             raise RecordingError("this recording is used up: begin another with colordim.record(...).")
         for number, target in enumerate(self._targets):
-            hook = OutputHook(self, number, compiled.connect(target.module, self, number))
-            self._handles.append(target.module.register_forward_hook(hook))
+            known = compiled.connect(target.module, self, number)
+            if "activation" in self._kinds:
+                self._handles.append(target.module.register_forward_hook(OutputHook(self, number, known)))
+            if self._gradients is not None:
+                hook = GradientHook(self._gradients, number, known)
+                self._handles.append(target.module.register_forward_hook(hook))
         untraced = False
         for root in roots(self._model):  # from the outside in: what a compiled wrapper wraps is compiled as well
             untraced = untraced or compiled.is_compiled_itself(root)
@@ -118,11 +135,20 @@ class Recorder:
             self._clock.steps = 0
         for optimizer in self._optimizers:
             self._handles.append(optimizer.register_step_post_hook(self._on_step))
+        self._handles += self._parameters.attach()
 
     def detach(self, reason: str = "stopped") -> None:
         """Remove all hooks, hand on the last batch, and close the sink; a second call does nothing."""
         if self._model is None or not self._here():
             return
+        if self._call is not None and not self._explicit:
+            self.discard()  # a call that never came to its end
+        self._call = None
+        with self._lock:
+            if self._gradients is not None:
+                self._gradients.end()
+            self._close()
+            self._parameters.end()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -130,11 +156,7 @@ class Recorder:
         self._model = None
         self._targets.clear()
         self._optimizers.clear()
-        if self._call is not None and not self._explicit:
-            self.discard()  # a call that never came to its end
-        self._call = None
         with self._lock:
-            self._close()
             self._batches.drain()
         if not self._clock.batches:
             self.notices.say(
@@ -170,7 +192,7 @@ class Recorder:
         with self._lock:
             self._explicit = True
             self._counting = False
-            self._counting = self._batches.open(phase)
+            self._counting = self._batches.open(phase) and self.is_due("activation")
 
     def commit(self) -> None:
         """Close the explicit window and keep its batch."""
@@ -184,6 +206,8 @@ class Recorder:
             with self._lock:
                 self._counting = False
                 self._batches.discard()
+                if self._gradients is not None:
+                    self._gradients.forget()
 
     def epoch(self) -> None:
         """Begin a new epoch with the next batch."""
@@ -276,19 +300,69 @@ class Recorder:
         if error is not None and error is not call.handled:
             self.discard()
 
+    def on_gradient(self, layer: int, suffix: str, gradient: Tensor) -> None:
+        if self._gradients is not None:
+            self._gradients.arrive(layer, suffix, gradient)
+
+    # What gradients and parameters use.
+
+    @property
+    def window(self) -> Window | None:
+        return self._batches.window
+
+    def here(self) -> bool:
+        return self._model is not None and self._here()
+
+    def inside(self) -> bool:
+        return self._explicit or self._call is not None
+
+    def is_due(self, kind: Kind) -> bool:
+        window, every = self._batches.window, self._kinds.get(kind)
+        return window is not None and every is not None and window.recorded and window.nth % every == 0
+
+    def count(
+        self,
+        kind: Kind,
+        name: str,
+        tensor: Tensor,
+        module: str,
+        arguments: str,
+        reduction: Reduction = "sum",
+        order: int | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self._count(name, tensor, module, arguments, kind, reduction, None, order, shape)
+
+    def rows(self, kind: Kind) -> Mapping[str, list[Row]]:
+        return self._counters.rows(kind)
+
+    def suggest(self, values: Mapping[str, object]) -> None:
+        self._batches.suggest(values)
+
+    def spend(self, seconds: float) -> None:
+        self._meter.spend(seconds)
+
     # Windows.
 
     def _open_for_call(self, training: bool, gradients: bool) -> None:
         if training and not gradients:
             return
         with self._lock:
-            self._counting = self._batches.open("train" if training else "valid")
+            self._counting = self._batches.open("train" if training else "valid") and self.is_due("activation")
 
     def _close(self) -> None:
         self._counting = False
         self._batches.close()
 
+    def _closing(self) -> None:
+        if self._gradients is not None:
+            self._gradients.close()
+        self._parameters.close()
+
     def _unfired(self, window: Window) -> None:
+        every = self._kinds.get("activation")
+        if every is None or window.nth % every:
+            return
         self.notices.say(
             "unfired",
             f"No recorded layer ran in {window.phase} batch {window.index}: {self._way_out('choose layers that are called')}.",
@@ -316,9 +390,9 @@ class Recorder:
             name, module, arguments = self._layers[layer]
             self._count(name + suffix, tensor, module, arguments)
 
-    def _count(self, name: str, tensor: Tensor, module: str, arguments: str) -> None:
+    def _count(self, name: str, tensor: Tensor, module: str, arguments: str, *facts: Any) -> None:
         with self._lock:
-            if not self._counters.count(name, tensor, module, arguments):
+            if not self._counters.count(name, tensor, module, arguments, *facts):
                 self.notices.say(
                     f"unreadable:{name}",
                     f"{name!r} is not recorded: its values cannot be read here "

@@ -13,7 +13,7 @@ from torch import nn
 
 from colordim.errors import SelectionError
 
-__all__ = ["Layers", "Target", "nearest", "roots", "select"]
+__all__ = ["Layers", "Target", "nearest", "own_parameters", "roots", "select"]
 
 #: One way to name layers: a name or pattern, a class, or a function of name and module.
 Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
@@ -87,6 +87,18 @@ def select(model: nn.Module, layers: Layers = None) -> list[Target]:
     for selector in selectors:
         chosen |= {id(target.module) for target in _matching(selector, candidates, leaves, model)}
     return [target for target in candidates if id(target.module) in chosen]
+
+
+def own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters that a module computes with by itself, and their names within it.
+
+    These include parameters of children that are never called: of parametrisations, of an attention's output
+    projection, and of lists of parameters.
+    """
+    yield from module.named_parameters(recurse=_is_leaf(module), remove_duplicate=False)
+    for name, child in module.named_children():
+        if isinstance(child, (nn.ParameterList, nn.ParameterDict)):
+            yield from child.named_parameters(name, remove_duplicate=False)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
