@@ -356,3 +356,24 @@ def test_the_recorder_itself_asks_for_nothing_per_batch_but_whether_it_is_done(r
         train(rec, model, 20)
         assert device.asked <= 20
         assert device.waited == 0
+
+
+def test_batches_that_are_passed_over_are_handed_on_together_in_their_order(record: Any) -> None:
+    model = net()
+    with record(model, every=100) as rec:
+        rec.recorder._batches._delivery._clock = lambda: 0.0
+        known = []
+        for i in range(250):
+            model(X)
+            rec.recorder.log({"loss": float(i)})
+            known.append(len(rec.run.batches["batch"]))
+        # The open batch is not there yet; batch 100 brings along those before it, and 64 do not wait any longer.
+        assert known[64] == 1 and known[65] == 65 and known[100] == 65 and known[101] == 101
+        assert known[201] == 201 and known[249] == 201
+
+        rec.recorder._batches._delivery._clock = lambda: 0.5
+        model(X)  # half a second is enough
+        table = rec.run.batches
+        assert table["batch"].tolist() == list(range(250))
+        assert table["loss"].tolist() == [float(i) for i in range(250)]
+        assert np.flatnonzero(table["recorded"]).tolist() == [0, 100, 200]
