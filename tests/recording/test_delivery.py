@@ -368,8 +368,8 @@ def test_batches_that_are_passed_over_are_handed_on_together_in_their_order(reco
             rec.recorder.log({"loss": float(i)})
             known.append(len(rec.run.batches["batch"]))
         # The open batch is not there yet; batch 100 brings along those before it, and 64 do not wait any longer.
-        assert known[64] == 1 and known[65] == 65 and known[100] == 65 and known[101] == 101
-        assert known[201] == 201 and known[249] == 201
+        seen = {batches: known[batches] for batches in (64, 65, 100, 101, 201, 249)}
+        assert seen == {64: 1, 65: 65, 100: 65, 101: 101, 201: 201, 249: 201}
 
         rec.recorder._batches._delivery._clock = lambda: 0.5
         model(X)  # half a second is enough
