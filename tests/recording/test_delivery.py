@@ -248,6 +248,7 @@ def test_a_batch_of_the_cpu_is_handed_on_at_once(record: Any) -> None:
             assert rec.run.length() == i
 
 
+@pytest.mark.pitfall("values on their own")
 def test_a_running_sum_is_logged_as_it_was(record: Any) -> None:
     device, model = FakeDevice(), net()
     total = torch.zeros(1, dtype=torch.float64)
@@ -338,6 +339,7 @@ def test_a_stream_that_counts_waits_for_the_one_that_counted_last(monkeypatch: p
     assert first.waited_for == [second]
 
 
+@pytest.mark.pitfall("CUDA graphs")
 def test_calls_during_the_capture_of_a_graph_are_left_alone(record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = net()
     with record(model) as rec:
@@ -356,3 +358,24 @@ def test_the_recorder_itself_asks_for_nothing_per_batch_but_whether_it_is_done(r
         train(rec, model, 20)
         assert device.asked <= 20
         assert device.waited == 0
+
+
+def test_batches_that_are_passed_over_are_handed_on_together_in_their_order(record: Any) -> None:
+    model = net()
+    with record(model, every=100) as rec:
+        rec.recorder._batches._delivery._clock = lambda: 0.0
+        known = []
+        for i in range(250):
+            model(X)
+            rec.recorder.log({"loss": float(i)})
+            known.append(len(rec.run.batches["batch"]))
+        # The open batch is not there yet; batch 100 brings along those before it, and 64 do not wait any longer.
+        seen = {batches: known[batches] for batches in (64, 65, 100, 101, 201, 249)}
+        assert seen == {64: 1, 65: 65, 100: 65, 101: 101, 201: 201, 249: 201}
+
+        rec.recorder._batches._delivery._clock = lambda: 0.5
+        model(X)  # half a second is enough
+        table = rec.run.batches
+        assert table["batch"].tolist() == list(range(250))
+        assert table["loss"].tolist() == [float(i) for i in range(250)]
+        assert np.flatnonzero(table["recorded"]).tolist() == [0, 100, 200]

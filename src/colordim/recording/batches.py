@@ -75,6 +75,11 @@ class Batches:
         self._closed: tuple[Window, Taken | None] | None = None
         self._early: dict[str, object] = {}
 
+    @property
+    def batches(self) -> int:
+        """Number of batches closed so far, over all phases."""
+        return self._clock.batches
+
     def open(self, phase: Phase) -> bool:
         """Open a window, closing the one that is open; return whether its batch is recorded."""
         began = time.perf_counter()

@@ -7,7 +7,6 @@ alternative: they make what follows in place fail, and torch.compile refuses the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -21,7 +20,6 @@ from colordim.recording.hooks import InertHook
 from colordim.recording.kinds import Host
 from colordim.recording.outputs import is_countable, tensors
 from colordim.recording.scaling import Scale
-from colordim.recording.select import Target
 from colordim.recording.transport import is_capturing
 
 __all__ = ["GradientHook", "Gradients"]
@@ -102,15 +100,12 @@ class Gradients:
     Parameters
     ----------
     host : Host
-    targets : iterable of Target
-        The layers.
     scaler : GradScaler, optional
         By whose scale gradients are divided.
     """
 
-    def __init__(self, host: Host, targets: Iterable[Target], scaler: Any = None) -> None:
+    def __init__(self, host: Host, scaler: Any = None) -> None:
         self._host = host
-        self._layers = [(t.name, type(t.module).__name__, t.module.extra_repr()) for t in targets]
         self._scale = Scale(scaler)
         self._hooks: dict[Output, _TensorHook] = {}
         self._outputs: dict[Output, tuple[int, tuple[int, ...]]] = {}  # in the order of the calls, with their shapes
@@ -152,7 +147,7 @@ class Gradients:
         if self._host.window is None:
             self._host.notices.say(
                 "gradients outside",
-                f"The gradient of {self._layers[layer][0] + suffix!r} came after its batch was closed and was not "
+                f"The gradient of {self._host.describe(layer)[0] + suffix!r} came after its batch was closed and was not "
                 'counted: let backward() run inside of `with rec.batch("train"):`, and before rec.epoch().',
             )
         elif self._host.is_due("gradient"):
@@ -207,7 +202,7 @@ class Gradients:
 
     def _count(self, output: Output, gradient: Tensor) -> None:
         layer, suffix = output
-        name, module, arguments = self._layers[layer]
+        name, module, arguments = self._host.describe(layer)
         order, shape = self._outputs.get(output, (layer, None))  # of a compiled model there are no calls to go by
         self._host.count("gradient", name + suffix, gradient, module, arguments, order=order, shape=shape)
 
@@ -217,7 +212,7 @@ class Gradients:
         if not outputs:
             return
         self._seen.update(outputs)  # said once
-        names = ", ".join(repr(self._layers[layer][0] + suffix) for layer, suffix in outputs)
+        names = ", ".join(repr(self._host.describe(layer)[0] + suffix) for layer, suffix in outputs)
         self._host.notices.say(
             f"unobservable:{names}",
             f"The gradients of {names} cannot be observed, because these outputs are views that are modified in place "
@@ -230,7 +225,7 @@ class Gradients:
 
     def _failed(self, layer: int, error: Exception) -> None:
         self._disabled.add(layer)
-        name = self._layers[layer][0]
+        name = self._host.describe(layer)[0]
         self._host.notices.say(
             f"failed gradient:{name}",
             f"The gradient of {name!r} is no longer recorded, because counting it failed "

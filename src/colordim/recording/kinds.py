@@ -36,6 +36,9 @@ class Host(Protocol):
     def here(self) -> bool:
         """Return whether this is the process that records, and it still does."""
 
+    def describe(self, layer: int) -> tuple[str, str, str]:
+        """Return name, class and arguments of a layer."""
+
     def inside(self) -> bool:
         """Return whether layers that run now belong to the batch that is open."""
 

@@ -69,8 +69,8 @@ class Parameters:
     Parameters
     ----------
     host : Host
-    targets : iterable of Target
-        The layers; a parameter that several of them share is counted once, under its first name.
+    targets : sequence of Target
+        The layers, which may change; a parameter that several of them share is counted once, under its first name.
     optimizers : iterable of Optimizer
     every : mapping of str to int
         Every how many of the recorded batches with a step each kind is recorded.
@@ -81,13 +81,13 @@ class Parameters:
     def __init__(
         self,
         host: Host,
-        targets: Iterable[Target],
+        targets: Sequence[Target],
         optimizers: Iterable[Optimizer],
         every: Mapping[Kind, int],
         shared: frozenset[int] = frozenset(),
     ) -> None:
         self._host = host
-        self._targets = list(targets)
+        self._targets = targets
         self._optimizers = list(optimizers)
         self._every = {kind: every[kind] for kind in OF_PARAMETERS if kind in every}
         self._shared = shared

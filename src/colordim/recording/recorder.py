@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from types import FrameType
 from typing import Any
 
@@ -28,8 +29,9 @@ from colordim.recording.notices import Notices
 from colordim.recording.outputs import is_countable, tensors
 from colordim.recording.parameters import Parameters, replicated
 from colordim.recording.process import generation
-from colordim.recording.select import Target, roots
+from colordim.recording.select import Target, all_modules, roots
 from colordim.recording.transport import DeviceTransport, Transport, is_capturing
+from colordim.recording.watch import replaced, worth_a_look
 from colordim.recording.window import Clock, Window
 
 __all__ = ["Recorder"]
@@ -84,7 +86,8 @@ class Recorder:
         self._model: nn.Module | None = model
         self._is_compiled = compiled.is_compiled(model)
         self._targets = list(targets)
-        self._layers = [(t.name, type(t.module).__name__, t.module.extra_repr()) for t in self._targets]
+        self._names = [target.name for target in self._targets]
+        self._described: list[tuple[str, str, str] | None] = [None] * len(self._targets)
         self._optimizers = list(optimizers)
         self._sink = sink
         self._transport = transport or DeviceTransport()
@@ -104,11 +107,12 @@ class Recorder:
             every=every,
         )
         self._kinds = dict(kinds)
-        self._gradients = Gradients(self, self._targets, scaler) if "gradient" in kinds else None
+        self._gradients = Gradients(self, scaler) if "gradient" in kinds else None
         self._parameters = Parameters(self, self._targets, self._optimizers, kinds, replicated(model))
         self._lock = threading.RLock()
         self._generation = generation()
         self._handles: list[Any] = []
+        self._hooked: dict[int, list[Any]] = {}
         self._disabled: set[int] = set()
         self._explicit = False
         self._counting = False
@@ -119,12 +123,7 @@ class Recorder:
         if self._model is None or self._handles:
             raise RecordingError("this recording is used up: begin another with colordim.record(...).")
         for number, target in enumerate(self._targets):
-            known = compiled.connect(target.module, self, number)
-            if "activation" in self._kinds:
-                self._handles.append(target.module.register_forward_hook(OutputHook(self, number, known)))
-            if self._gradients is not None:
-                hook = GradientHook(self._gradients, number, known)
-                self._handles.append(target.module.register_forward_hook(hook))
+            self._hook(number, target.module)
         untraced = False
         for root in roots(self._model):  # from the outside in: what a compiled wrapper wraps is compiled as well
             untraced = untraced or compiled.is_compiled_itself(root)
@@ -136,6 +135,17 @@ class Recorder:
         for optimizer in self._optimizers:
             self._handles.append(optimizer.register_step_post_hook(self._on_step))
         self._handles += self._parameters.attach()
+
+    def _hook(self, number: int, module: nn.Module) -> None:
+        for handle in self._hooked.get(number, ()):  # on a module that is no part of the model any more
+            handle.remove()
+        known = compiled.connect(module, self, number)
+        hooks: list[Callable[..., None]] = []
+        if "activation" in self._kinds:
+            hooks.append(OutputHook(self, number, known))
+        if self._gradients is not None:
+            hooks.append(GradientHook(self._gradients, number, known))
+        self._hooked[number] = [module.register_forward_hook(hook) for hook in hooks]
 
     def detach(self, reason: str = "stopped") -> None:
         """Remove all hooks, hand on the last batch, and close the sink; a second call does nothing."""
@@ -149,9 +159,10 @@ class Recorder:
                 self._gradients.end()
             self._close()
             self._parameters.end()
-        for handle in self._handles:
+        for handle in chain(self._handles, *self._hooked.values()):
             handle.remove()
         self._handles.clear()
+        self._hooked.clear()
         compiled.disconnect(self)
         self._model = None
         self._targets.clear()
@@ -192,7 +203,7 @@ class Recorder:
         with self._lock:
             self._explicit = True
             self._counting = False
-            self._counting = self._batches.open(phase) and self.is_due("activation")
+            self._counting = self._open(phase)
 
     def commit(self) -> None:
         """Close the explicit window and keep its batch."""
@@ -252,7 +263,7 @@ class Recorder:
                     for suffix, tensor in tensors(output):
                         self._count_output(layer, suffix, tensor)
             except Exception as error:
-                self._failed(self._layers[layer][0], layer, error)
+                self._failed(self._names[layer], layer, error)
             self._meter.spend(time.perf_counter() - began)
 
     def on_tensor(self, layer: int, suffix: str, tensor: Tensor) -> None:
@@ -261,7 +272,7 @@ class Recorder:
             try:
                 self._count_output(layer, suffix, tensor)
             except Exception as error:
-                self._failed(self._layers[layer][0], layer, error)
+                self._failed(self._names[layer], layer, error)
             self._meter.spend(time.perf_counter() - began)
 
     def on_root_enter(self, module: nn.Module) -> None:
@@ -313,6 +324,9 @@ class Recorder:
     def here(self) -> bool:
         return self._model is not None and self._here()
 
+    def describe(self, layer: int) -> tuple[str, str, str]:
+        return self._described[layer] or self._describe(layer)
+
     def inside(self) -> bool:
         return self._explicit or self._call is not None
 
@@ -348,7 +362,28 @@ class Recorder:
         if training and not gradients:
             return
         with self._lock:
-            self._counting = self._batches.open("train" if training else "valid") and self.is_due("activation")
+            self._counting = self._open("train" if training else "valid")
+
+    def _open(self, phase: Phase) -> bool:
+        recorded = self._batches.open(phase)
+        if worth_a_look(self._batches.batches):
+            self._follow_replaced()
+        return recorded and self.is_due("activation")
+
+    def _follow_replaced(self) -> None:
+        """Record what was put in the place of recorded modules: synchronised batch norms, merged adapters."""
+        if self._model is None:
+            return
+        for number, target in replaced(self._targets, all_modules(self._model)):
+            before, after = type(self._targets[number].module).__name__, type(target.module).__name__
+            self._targets[number] = target
+            self._described[number] = None
+            self._hook(number, target.module)
+            self.notices.say(
+                f"replaced:{target.name}",
+                f"{target.name!r} was replaced ({before} by {after}) while it was recorded: batches up to now may lack "
+                "it, from here on the new one is recorded; begin recording after the model is complete.",
+            )
 
     def _close(self) -> None:
         self._counting = False
@@ -387,8 +422,15 @@ class Recorder:
 
     def _count_output(self, layer: int, suffix: str, tensor: Tensor) -> None:
         if is_countable(tensor):
-            name, module, arguments = self._layers[layer]
+            name, module, arguments = self._described[layer] or self._describe(layer)
             self._count(name + suffix, tensor, module, arguments)
+
+    def _describe(self, layer: int) -> tuple[str, str, str]:
+        # At its first output: a lazy module is of another class by then.
+        target = self._targets[layer]
+        described = target.name, type(target.module).__name__, target.module.extra_repr()
+        self._described[layer] = described
+        return described
 
     def _count(self, name: str, tensor: Tensor, module: str, arguments: str, *facts: Any) -> None:
         with self._lock:
@@ -411,7 +453,7 @@ class Recorder:
     def _fired_outside(self, layer: int) -> None:
         if not self._here() or replaying():
             return
-        name = self._layers[layer][0]
+        name = self._names[layer]
         way_out = (
             'put it into `with rec.batch("train"):` or `with rec.batch("valid"):` if it belongs to the training'
             if self._explicit

@@ -13,7 +13,7 @@ from torch import nn
 
 from colordim.errors import SelectionError
 
-__all__ = ["Layers", "Target", "nearest", "own_parameters", "roots", "select"]
+__all__ = ["Layers", "Target", "all_modules", "nearest", "own_parameters", "roots", "select"]
 
 #: One way to name layers: a name or pattern, a class, or a function of name and module.
 Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
@@ -68,7 +68,7 @@ def select(model: nn.Module, layers: Layers = None) -> list[Target]:
     """
     if not isinstance(model, nn.Module):
         raise SelectionError(f"a model must be a torch.nn.Module, not {type(model).__name__}: pass the module itself.")
-    candidates = list(_candidates(model))
+    candidates = list(all_modules(model))
     # The children of an attention that is recorded whole are never called.
     unreachable = {id(child) for t in candidates if isinstance(t.module, _WHOLE) for child in t.module.children()}
     leaves = [t for t in candidates if _is_leaf(t.module) and id(t.module) not in unreachable]
@@ -108,7 +108,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return "the nearest is " + ", ".join(repr(item) for item in near)
 
 
-def _candidates(model: nn.Module) -> Iterator[Target]:
+def all_modules(model: nn.Module) -> Iterator[Target]:
+    """Yield every module that could be recorded, with its name; a shared one once, under its first name."""
     for path, module in roots(model)[-1].named_modules():
         parts = [part for part in path.split(".") if part and part != "_orig_mod"]
         if "parametrizations" in parts or isinstance(module, (torch.jit.ScriptModule, *_CONTAINERS)):
