@@ -219,6 +219,7 @@ def record(
     if os.environ.get("COLORDIM", "").lower() == "off":
         return Recording(None, Path(), {"name": name or "off"})
     try:
+        from colordim.recording.first_batch import FirstBatch
         from colordim.recording.governor import Governor
         from colordim.recording.recorder import Recorder
         from colordim.recording.select import nearest, select
@@ -251,8 +252,12 @@ def record(
         if not hasattr(each, "register_step_post_hook"):
             raise ArgumentError(f"optimizer takes torch optimisers, not {each!r}: pass the one that trains the model.")
 
+    first = FirstBatch(model, targets, optimizers)
+
     def make_recorder(writer: FolderWriter) -> Recorder:
-        return Recorder(model, targets, writer, axis_of, every=int(every), budget=budget, optimizers=optimizers)
+        return Recorder(
+            model, targets, writer, axis_of, every=int(every), budget=budget, optimizers=optimizers, first=first
+        )
 
     label = type(model).__name__
     path = Path(folder) if folder is not None else Path("runs") / f"{label}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
@@ -266,6 +271,7 @@ def record(
             "class": label,
             "parameters": sum(parameter.numel() for parameter in model.parameters() if not _is_lazy(parameter)),
             "layers": names,
+            **first.facts,
         },
     }
     return Recording(make_recorder, path, info)

@@ -20,6 +20,7 @@ from colordim.recording import compiled
 from colordim.recording.calls import Call, calling_frame, replaying
 from colordim.recording.counters import Counters, Taken
 from colordim.recording.delivery import Delivery
+from colordim.recording.first_batch import FirstBatch
 from colordim.recording.governor import Governor, Meter
 from colordim.recording.hooks import OutputHook, root_hooks
 from colordim.recording.notices import Notices
@@ -56,6 +57,8 @@ class Recorder:
         Their steps are counted; without any, each training batch counts as a step.
     transport : Transport, optional
         Fetches what was counted on a device.
+    first : FirstBatch, optional
+        Learns facts of the model from its first recorded batch.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Recorder:
         budget: float | None = None,
         optimizers: Iterable[torch.optim.Optimizer] = (),
         transport: Transport | None = None,
+        first: FirstBatch | None = None,
     ) -> None:
         self.notices = Notices()
         self._model: nn.Module | None = model
@@ -93,6 +97,7 @@ class Recorder:
         self._closed: tuple[Batch, dict[str, float | Tensor], Taken] | None = None
         self._early: dict[str, object] = {}
         self._call: Call | None = None
+        self._first = first
 
     def attach(self) -> None:
         """Register the hooks."""
@@ -101,6 +106,8 @@ class Recorder:
         for number, target in enumerate(self._targets):
             hook = OutputHook(self, number, compiled.connect(target.module, self, number))
             self._handles.append(target.module.register_forward_hook(hook))
+        if self._first is not None:
+            self._first.attach(lambda: self._counting)
         untraced = False
         for root in roots(self._model):  # from the outside in: what a compiled wrapper wraps is compiled as well
             untraced = untraced or compiled.is_compiled_itself(root)
@@ -120,6 +127,8 @@ class Recorder:
             handle.remove()
         self._handles.clear()
         compiled.disconnect(self)
+        if self._first is not None:
+            self._first.detach()
         self._model = None
         self._targets.clear()
         self._optimizers.clear()
@@ -179,6 +188,8 @@ class Recorder:
                 self._counting = False
                 self._window = None
                 self._counters.clear()
+                if self._first is not None:
+                    self._first.discard()
 
     def epoch(self) -> None:
         """Begin a new epoch with the next batch."""
@@ -244,6 +255,8 @@ class Recorder:
             began = time.perf_counter()
             try:
                 self._count_output(layer, suffix, tensor)
+                if self._first is not None:
+                    self._first.called_compiled(layer, tensor)
             except Exception as error:
                 self._failed(self._layers[layer][0], layer, error)
             self._meter.spend(time.perf_counter() - began)
@@ -301,6 +314,8 @@ class Recorder:
         self._counters.clear()
         self._clock.every = self._every * self._meter.governor.every
         self._window = self._clock.open(phase)
+        if self._first is not None and self._window.recorded:
+            self._first.open()
         self._meter.open(began)
         self._meter.spend(time.perf_counter() - began)
         if self._early:
@@ -312,6 +327,9 @@ class Recorder:
         if self._window is not None:
             began = time.perf_counter()
             batch, taken = self._clock.close(self._window), self._take()
+            if self._first is not None and (facts := self._first.close()) is not None:
+                self._sink.describe(facts)
+                self._first = None
             self._closed = batch, self._window.values, taken
             self._window = None
             self._meter.spend(time.perf_counter() - began)
