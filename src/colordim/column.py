@@ -28,6 +28,7 @@ __all__ = [
     "Facet",
     "Kind",
     "Phase",
+    "Reduction",
     "Sink",
     "Stream",
     "Units",
@@ -36,6 +37,7 @@ __all__ = [
 Phase = Literal["train", "valid"]
 Kind = Literal["activation", "gradient", "weight", "weight_gradient", "update"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
+Reduction = Literal["sum", "replicated"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: Integer counters that follow the bins in a row: ``zeros`` (of either sign) are also in their bin,
@@ -103,7 +105,7 @@ class Stream:
     shape: tuple[int, ...]
     order: int
     axis: Axis
-    reduction: Literal["sum", "replicated"] = "sum"
+    reduction: Reduction = "sum"
     facet: Facet | None = None
 
     @property

@@ -79,7 +79,7 @@ def train(rec: Any, model: nn.Module, batches: int, first: int = 0) -> None:
 
 def stop_the_clock(rec: Any) -> None:
     """Let batches be sent for their number only, however slow this machine is."""
-    rec.recorder._delivery._clock = lambda: 0.0
+    rec.recorder._batches._delivery._clock = lambda: 0.0
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_batches_do_not_wait_longer_than_half_a_second(record: Any) -> None:
     now = 0.0
     device, model = FakeDevice(), net()
     with record(model, transport=device) as rec:
-        rec.recorder._delivery._clock = lambda: now
+        rec.recorder._batches._delivery._clock = lambda: now
         train(rec, model, 3)
         assert device.transfers == []
         now = 1.0
@@ -206,8 +206,8 @@ def test_a_stream_on_two_devices_is_added_up(record: Any) -> None:
     with record(model, transport=device) as rec:
         model(X)
         slot = rec.recorder._counters._slots["0"]
-        other = type(slot.rows[X.device]).new(slot.stream.axis, X.device)
-        slot.rows[torch.device("cuda:1")] = other
+        other = type(slot.host).new(slot.stream.axis, X.device)
+        slot.devices[torch.device("cuda:1")] = other
         other.counts[513], other.counts[1025 + 6] = 5, 5
         other.moments[3] = 1e3
     assert rec.sizes("0") == [16 * 8 + 5]
@@ -356,3 +356,24 @@ def test_the_recorder_itself_asks_for_nothing_per_batch_but_whether_it_is_done(r
         train(rec, model, 20)
         assert device.asked <= 20
         assert device.waited == 0
+
+
+def test_batches_that_are_passed_over_are_handed_on_together_in_their_order(record: Any) -> None:
+    model = net()
+    with record(model, every=100) as rec:
+        rec.recorder._batches._delivery._clock = lambda: 0.0
+        known = []
+        for i in range(250):
+            model(X)
+            rec.recorder.log({"loss": float(i)})
+            known.append(len(rec.run.batches["batch"]))
+        # The open batch is not there yet; batch 100 brings along those before it, and 64 do not wait any longer.
+        seen = {batches: known[batches] for batches in (64, 65, 100, 101, 201, 249)}
+        assert seen == {64: 1, 65: 65, 100: 65, 101: 101, 201: 201, 249: 201}
+
+        rec.recorder._batches._delivery._clock = lambda: 0.5
+        model(X)  # half a second is enough
+        table = rec.run.batches
+        assert table["batch"].tolist() == list(range(250))
+        assert table["loss"].tolist() == [float(i) for i in range(250)]
+        assert np.flatnonzero(table["recorded"]).tolist() == [0, 100, 200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -46,6 +47,23 @@ class Row:
         with torch.inference_mode(False), torch.no_grad():
             counts = torch.zeros(axis.bins + len(COUNTERS), dtype=torch.int64, device=device)
             return cls(counts, no_moments(device).clone())
+
+    @classmethod
+    def together(cls, axes: Sequence[Axis]) -> tuple[list[Row], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return empty rows on the CPU that lie one after the other in memory, and that memory.
+
+        Returns
+        -------
+        rows : list of Row, one for each axis
+        counts : ndarray of int64, shape ``[sum of bins + 8]``
+        moments : ndarray of float64, shape ``[axes, 4]``
+        """
+        widths = [axis.bins + len(COUNTERS) for axis in axes]
+        counts, moments = np.zeros(sum(widths), np.int64), np.tile(_NOTHING, (len(axes), 1))
+        with torch.inference_mode(False), torch.no_grad():
+            pieces = torch.split(torch.from_numpy(counts), widths) if axes else ()
+            rows = [cls(piece, each) for piece, each in zip(pieces, torch.from_numpy(moments), strict=True)]
+        return rows, counts, moments
 
     def add_call(self) -> None:
         """Count one more call of the module."""

@@ -14,6 +14,11 @@ from colordim.recording.transport import is_capturing
 __all__ = ["Call", "calling_frame", "replaying"]
 
 
+# Looked up once, since every hook asks.
+_graph_task = torch._C._current_graph_task_id
+_is_tracing = torch._C._is_tracing
+
+
 @dataclass
 class Call:
     """An outermost call of the model that is under way."""
@@ -36,10 +41,5 @@ def calling_frame() -> FrameType | None:
 
 
 def replaying() -> bool:
-    """Whether modules run for another purpose than a forward pass: recomputed in backward, traced, exported, captured."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._current_graph_task_id() != -1
-        or torch._C._is_tracing()
-        or is_capturing()
-    )
+    """Whether modules run for another purpose than a forward pass: recomputed in backward, traced, captured."""
+    return _graph_task() != -1 or _is_tracing() or is_capturing()

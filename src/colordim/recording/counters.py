@@ -14,22 +14,28 @@ from torch import Tensor
 from colordim.axis import Axis
 from colordim.binning import Row, bin_into
 from colordim.binning.rows import no_moments
-from colordim.column import MOMENTS, Stream
+from colordim.column import MOMENTS, NO_MOMENTS, Facet, Kind, Reduction, Stream
 from colordim.recording.transport import Transport
 
 __all__ = ["Columns", "Counters", "Staged", "Taken"]
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class _Slot:
+    """A stream and its rows: one on the host, one on each device that it was ever on."""
+
     stream: Stream
-    rows: dict[torch.device, Row] = field(default_factory=dict)
+    host: Row | None = None
+    devices: dict[torch.device, Row] = field(default_factory=dict)
     fired: bool = False
 
     def clear(self) -> None:
         self.fired = False
-        for row in self.rows.values():
-            row.clear()
+        if self.host is not None:
+            self.host.clear()
+        for row in self.devices.values():
+            with contextlib.suppress(Exception):  # of a device that is out of order: its own error is on the way
+                row.clear()
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,10 @@ class Columns:
     @classmethod
     def together(cls, parts: Sequence[Columns]) -> Columns:
         """Return the columns of several devices as those of one batch: by ascending id, added over the devices."""
+        if not parts:  # a batch that was passed over
+            return _NO_COLUMNS
         if len(parts) == 1 and len({stream.id for stream in parts[0].streams}) == len(parts[0].streams):
             return parts[0]
-        if not parts:  # a batch that was passed over
-            return cls([], np.zeros(0, np.int64), np.zeros((0, len(MOMENTS))))
         found: dict[int, list[tuple[Stream, npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = {}
         for part in parts:
             ends = np.cumsum([stream.width for stream in part.streams], dtype=np.int64)
@@ -59,6 +65,9 @@ class Columns:
             np.concatenate([np.sum([row for _, row, _ in each], axis=0) for each in same] or [np.zeros(0, np.int64)]),
             np.array([_add([moments for _, _, moments in each]) for each in same]).reshape(-1, len(MOMENTS)),
         )
+
+
+_NO_COLUMNS = Columns([], np.zeros(0, np.int64), np.zeros((0, len(MOMENTS))))
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,10 @@ class Taken:
 
     host: list[Columns]
     staged: list[Staged]
+
+    def kept(self) -> Taken:
+        """Return the same with columns of its own instead of lent ones."""
+        return Taken([Columns(c.streams, c.rows.copy(), c.moments.copy()) for c in self.host], self.staged)
 
     @property
     def empty(self) -> bool:
@@ -100,66 +113,106 @@ class Counters:
         self._axis_of = axis_of
         self._declare = declare
         self._transport = transport
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[object, _Slot] = {}
+        self._fired: list[_Slot] = []
+        self._arena = _Arena([])
+        self._uses_devices = False
 
-    def count(self, name: str, tensor: Tensor, module: str, arguments: str) -> bool:
-        """Add all elements of `tensor` to the stream `name`.
+    def count(
+        self,
+        name: str,
+        tensor: Tensor,
+        module: str,
+        arguments: str,
+        kind: Kind = "activation",
+        reduction: Reduction = "sum",
+        facet: Facet | None = None,
+    ) -> bool:
+        """Add all elements of `tensor` to a stream.
+
+        Parameters
+        ----------
+        name, module, arguments, kind, reduction, facet
+            Of the stream; see :class:`colordim.column.Stream`.
+        tensor : Tensor
 
         Returns
         -------
         bool
             False if the tensor has no values that could be read.
         """
-        slot = self._slots.get(name)
+        key = name if kind == "activation" else (kind, name)
+        slot = self._slots.get(key)
         if slot is None:
-            slot = _Slot(self._new_stream(name, tensor, module, arguments))
-        device = tensor.device
-        if not tensor.is_cpu:
-            self._transport.enter(device)
-        row = slot.rows.get(device)
+            number = len(self._slots)
+            shape, axis = _shape(tensor), self._axis_of(name)
+            slot = _Slot(Stream(number, name, kind, module, arguments, shape, number, axis, reduction, facet))
+        row = slot.host if tensor.is_cpu else None
         if row is None:
-            row = Row.new(slot.stream.axis, device)
+            row = self._row(slot, tensor.device)
         try:
             if not bin_into(tensor, slot.stream.axis, row):
                 return False
         except BaseException:
             slot.clear()  # half a tensor in the row would break the sum rule
+            self._fired = [each for each in self._fired if each is not slot]
             raise
-        if name not in self._slots:
-            self._declare(slot.stream)
-            self._slots[name] = slot
-        slot.rows[device] = row
+        if not slot.fired:
+            if key not in self._slots:
+                self._declare(slot.stream)
+                self._slots[key] = slot
+            slot.fired = True
+            self._fired.append(slot)
         row.add_call()
-        slot.fired = True
         return True
 
     def take(self) -> Taken:
-        """Return what was counted since the last time, and start again from nothing; rows of a device stay there."""
-        fired = [slot for slot in self._slots.values() if slot.fired]
-        host: list[tuple[Stream, Row]] = []
+        """Return what was counted since the last :meth:`clear`, to be called next.
+
+        What was counted on the host is only lent until then; what was counted on a device is copied there.
+        """
+        fired = self._fired
         on_devices: dict[torch.device, list[tuple[Stream, Row]]] = {}
-        for slot in fired:
-            slot.fired = False
-            for row in slot.rows.values():
-                if self._transport.is_device(row.counts):
+        if self._uses_devices:
+            on_host = []
+            for slot in sorted(fired, key=lambda slot: slot.stream.id):
+                if slot.host is not None and not self._transport.is_device(slot.host.counts):
+                    on_host.append(slot)
+                elif slot.host is not None:
+                    on_devices.setdefault(slot.host.counts.device, []).append((slot.stream, slot.host))
+                for row in slot.devices.values():
                     on_devices.setdefault(row.counts.device, []).append((slot.stream, row))
-                else:
-                    host.append((slot.stream, row))
-        try:
-            staged = [self._stage(device, rows) for device, rows in on_devices.items()]
-            return Taken(_take(host), staged)
-        except BaseException:
-            for slot in fired:
-                with contextlib.suppress(Exception):  # of the device that failed before
-                    slot.clear()
-            raise
+            fired = on_host
+        staged = [self._stage(device, rows) for device, rows in on_devices.items()]
+        return Taken([self._arena.columns(fired)] if fired else [], staged)
 
     def clear(self) -> None:
-        """Forget what was counted since the last time."""
-        for slot in self._slots.values():
-            if slot.fired:
-                with contextlib.suppress(Exception):  # of a device that is out of order: its own error is on the way
-                    slot.clear()
+        """Start again from nothing."""
+        arena, fired = self._arena, self._fired
+        if len(fired) == len(arena.slots) and not self._uses_devices:
+            arena.clear()
+            for slot in fired:
+                slot.fired = False
+        else:
+            for slot in fired:
+                slot.clear()
+        fired.clear()
+        if len(arena.slots) != len(self._slots):
+            self._arena = _Arena(list(self._slots.values()))
+
+    def _row(self, slot: _Slot, device: torch.device) -> Row:
+        on_host = device.type in ("cpu", "mps")  # MPS has no float64: counted on the host
+        if not on_host:
+            self._transport.enter(device)
+        row = slot.host if on_host else slot.devices.get(device)
+        if row is None:
+            row = Row.new(slot.stream.axis, device)
+            self._uses_devices |= self._transport.is_device(row.counts)
+            if on_host:
+                slot.host = row
+            else:
+                slot.devices[device] = row
+        return row
 
     def _stage(self, device: torch.device, rows: list[tuple[Stream, Row]]) -> Staged:
         self._transport.enter(device)
@@ -170,39 +223,47 @@ class Counters:
             torch._foreach_copy_(moments, [no_moments(device)] * len(moments))
         return staged
 
-    def _new_stream(self, name: str, tensor: Tensor, module: str, arguments: str) -> Stream:
-        number = len(self._slots)
-        return Stream(
-            id=number,
-            name=name,
-            kind="activation",
-            module=module,
-            arguments=arguments,
-            shape=_shape(tensor),
-            order=number,
-            axis=self._axis_of(name),
+
+class _Arena:
+    """Memory in which the host's rows of all streams lie one after the other, so that a batch is one array.
+
+    Parameters
+    ----------
+    slots : list of _Slot
+        By the id of their streams; those with a row on the host, which is empty, get one here in its place.
+    """
+
+    def __init__(self, slots: list[_Slot]) -> None:
+        self.slots = [slot for slot in slots if slot.host is not None]
+        self._streams = [slot.stream for slot in self.slots]
+        axes = [stream.axis for stream in self._streams]
+        rows, counts, moments = Row.together(axes)
+        self._counts, self._moments = counts, moments
+        for slot, row in zip(self.slots, rows, strict=True):
+            slot.host = row
+
+    def columns(self, fired: list[_Slot]) -> Columns:
+        """Return the columns of streams that have a row on the host; those of all of them are only lent."""
+        if len(fired) == len(self.slots) and all(slot.fired for slot in self.slots):
+            return Columns(self._streams, self._counts, self._moments)
+        fired = sorted(fired, key=lambda slot: slot.stream.id)
+        rows = [slot.host.peek() for slot in fired if slot.host is not None]
+        return Columns(
+            [slot.stream for slot in fired],
+            np.concatenate([counts for counts, _ in rows]),
+            np.concatenate([moments for _, moments in rows]).reshape(-1, len(MOMENTS)),
         )
+
+    def clear(self) -> None:
+        """Set all rows back to nothing counted."""
+        self._counts.fill(0)
+        self._moments[:] = NO_MOMENTS
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
     if tensor.is_nested:  # ragged: only the number of its parts is one number
         return (tensor.size(0),)
     return tuple(int(size) for size in tensor.shape)
-
-
-def _take(rows: list[tuple[Stream, Row]]) -> list[Columns]:
-    """Return the columns of rows on the host, where a stream may have several, and clear them."""
-    if not rows:
-        return []
-    parts = [row.peek() for _, row in rows]
-    columns = Columns(
-        [stream for stream, _ in rows],
-        np.concatenate([counts for counts, _ in parts]),
-        np.concatenate([moments for _, moments in parts]).reshape(-1, len(MOMENTS)),
-    )
-    for _, row in rows:
-        row.clear()
-    return [columns]
 
 
 def _add(moments: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Batches on their way to the sink: in order, and as late as their numbers need to arrive from a device.
 
-A batch that was counted on the CPU is handed on at once. Rows of a device stay there until several batches wait; then
+A batch that was counted on the CPU is handed on at once; batches that were passed over, a few together. Rows of a device stay there until several batches wait; then
 they are copied together, and handed on when a later batch finds that they have arrived. Nothing waits for a device,
 except at the end, when somebody wants to read, or when too much is under way.
 """
@@ -9,33 +9,37 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 from torch import Tensor
 
-from colordim.column import Batch, Sink
+from colordim.column import Sink
 from colordim.recording.counters import Columns, Taken
 from colordim.recording.transport import Transfer, Transport, is_capturing
+from colordim.recording.window import Window
 
 __all__ = ["Delivery"]
 
 
-@dataclass
+#: Batches that were passed over and wait to be handed on together: a batch of nothing is mostly cold code.
+_TOGETHER = 64
+
+
+@dataclass(slots=True)
 class _Parcel:
     """A batch with what belongs to it, some of it still on a device."""
 
-    batch: Batch
-    values: Mapping[str, float | Tensor]
+    window: Window
     taken: Taken
     since: float
 
     @property
     def on_device(self) -> list[Tensor]:
         rows = [tensor for part in self.taken.staged for tensor in (part.counts, part.moments)]
-        return rows + [value for value in self.values.values() if isinstance(value, Tensor)]
+        return rows + [value for value in self.window.values.values() if isinstance(value, Tensor)]
 
 
 class Delivery:
@@ -75,15 +79,41 @@ class Delivery:
         self._seconds = seconds
         self._transfers = transfers
         self._clock = clock
+        self._passed: list[Window] = []
+        self._passed_since = 0.0
         self._waiting: deque[_Parcel] = deque()
         self._under_way: deque[tuple[Transfer, deque[_Parcel]]] = deque()
 
-    def put(self, batch: Batch, values: Mapping[str, float | Tensor], taken: Taken) -> None:
-        """Take over a batch."""
-        parcel = _Parcel(batch, values, taken, self._clock())
+    def put(self, window: Window, taken: Taken | None) -> None:
+        """Take over a closed batch.
+
+        Parameters
+        ----------
+        window : Window
+        taken : Taken or None
+            Its columns, only lent until this returns; None for a batch that was passed over.
+        """
+        now = self._clock()
+        if taken is None:
+            if not self._passed:
+                self._passed_since = now
+            self._passed.append(window)
+            if len(self._passed) >= _TOGETHER or now - self._passed_since >= self._seconds:
+                self._hand_on_passed(now)
+            return
+        self._hand_on_passed(now)
+        self._put(_Parcel(window, taken, now))
+
+    def _hand_on_passed(self, now: float) -> None:
+        passed, self._passed = self._passed, []
+        for window in passed:
+            self._put(_Parcel(window, _NOTHING, now))
+
+    def _put(self, parcel: _Parcel) -> None:
         if not self._waiting and not self._under_way and not parcel.on_device:
             self._append(parcel, [])
             return
+        parcel.taken = parcel.taken.kept()
         self._waiting.append(parcel)
         while self._under_way and self._has_arrived():
             self._receive()
@@ -93,6 +123,7 @@ class Delivery:
 
     def drain(self) -> None:
         """Hand on everything, waiting for what is under way."""
+        self._hand_on_passed(self._clock())
         if self._waiting:
             self._send()
         while self._under_way:
@@ -128,18 +159,21 @@ class Delivery:
 
     def _append(self, parcel: _Parcel, arrays: list[npt.NDArray[Any]] | None) -> None:
         """Give a batch to the sink, with the arrays of its tensors on devices, or without what is on devices."""
-        parts = list(parcel.taken.host)
-        values = {name: value for name, value in parcel.values.items() if not isinstance(value, Tensor)}
+        window, taken = parcel.window, parcel.taken
+        values = {name: value for name, value in window.values.items() if not isinstance(value, Tensor)}
+        parts = list(taken.host)
         if arrays:
             found = iter(arrays)
-            parts += [Columns(staged.streams, next(found), next(found)) for staged in parcel.taken.staged]
+            parts += [Columns(staged.streams, next(found), next(found)) for staged in taken.staged]
             values = {
                 name: float(next(found)) if isinstance(value, Tensor) else value
-                for name, value in parcel.values.items()
+                for name, value in window.values.items()
             }
-        columns = Columns.together(parts)
-        batch = parcel.batch.with_values(values) if values else parcel.batch
-        self._sink.append(batch, columns.streams, columns.rows, columns.moments)
+        columns = parts[0] if len(parts) == 1 and not arrays else Columns.together(parts)
+        self._sink.append(window.batch(values), columns.streams, columns.rows, columns.moments)
+
+
+_NOTHING = Taken([], [])
 
 
 class _Failed:

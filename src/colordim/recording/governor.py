@@ -47,6 +47,7 @@ class Governor:
         self._passed: deque[float] = deque(maxlen=REMEMBERED)
         self._steps: deque[float] = deque(maxlen=REMEMBERED)
         self._warm_up = WARM_UP
+        self._since = 0
         self.every = 1
 
     def batch(self, recorded: bool, spent: float, step: float | None) -> None:
@@ -70,7 +71,10 @@ class Governor:
         (self._recorded if recorded else self._passed).append(spent)
         if step is not None:
             self._steps.append(step)
-        if self._recorded and self._steps:
+        self._since += 1
+        # Medians are taken seldom: a batch that is passed over should cost less than they do.
+        if self._recorded and self._steps and (recorded or self._since >= REMEMBERED or len(self._passed) == 1):
+            self._since = 0
             self.every = self._interval(self._budget * median(self._steps))
 
     def _interval(self, affordable: float) -> int:

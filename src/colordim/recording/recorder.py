@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -14,20 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from colordim.axis import Axis
-from colordim.column import PHASES, Batch, Phase, Sink, Stream
+from colordim.column import PHASES, Phase, Sink
 from colordim.errors import ArgumentError, RecordingError
 from colordim.recording import compiled
+from colordim.recording.batches import Batches
 from colordim.recording.calls import Call, calling_frame, replaying
-from colordim.recording.counters import Counters, Taken
+from colordim.recording.counters import Counters
 from colordim.recording.delivery import Delivery
 from colordim.recording.first_batch import FirstBatch
 from colordim.recording.governor import Governor, Meter
 from colordim.recording.hooks import OutputHook, root_hooks
 from colordim.recording.notices import Notices
 from colordim.recording.outputs import is_countable, tensors
+from colordim.recording.process import generation
 from colordim.recording.select import Target, roots
 from colordim.recording.transport import DeviceTransport, Transport, is_capturing
-from colordim.recording.window import Clock, Window, as_numbers
+from colordim.recording.window import Clock, Window
 
 __all__ = ["Recorder"]
 
@@ -82,20 +83,26 @@ class Recorder:
         self._optimizers = list(optimizers)
         self._sink = sink
         self._transport = transport or DeviceTransport()
-        self._counters = Counters(axis_of, self._declare, self._transport)
-        self._delivery = Delivery(sink, self._transport, self._lost)
-        self._every = every
+        self._counters = Counters(axis_of, sink.declare, self._transport)
         self._clock = Clock(every)
         self._meter = Meter(Governor(budget), lambda: sink.seconds)
+        self._batches = Batches(
+            self._counters,
+            Delivery(sink, self._transport, self._lost),
+            self._clock,
+            self._meter,
+            self.notices,
+            is_device=self._transport.is_device,
+            unfired=self._unfired,
+            lost=self._lost,
+            every=every,
+        )
         self._lock = threading.RLock()
-        self._process = os.getpid()
+        self._generation = generation()
         self._handles: list[Any] = []
         self._disabled: set[int] = set()
         self._explicit = False
         self._counting = False
-        self._window: Window | None = None
-        self._closed: tuple[Batch, dict[str, float | Tensor], Taken] | None = None
-        self._early: dict[str, object] = {}
         self._call: Call | None = None
         self._first = first
 
@@ -136,9 +143,8 @@ class Recorder:
             self.discard()  # a call that never came to its end
         self._call = None
         with self._lock:
-            self._close_window()
-            self._hand_on()
-            self._delivery.drain()
+            self._close()
+            self._batches.drain()
         if not self._clock.batches:
             self.notices.say(
                 "nothing",
@@ -161,7 +167,7 @@ class Recorder:
         """
         if phase not in PHASES:
             raise ArgumentError(f"{phase!r} is not a phase: take one of {', '.join(map(repr, PHASES))}.")
-        if self._explicit and self._window is not None:
+        if self._explicit and self._batches.window is not None:
             raise RecordingError("a batch is open already: windows do not nest, so close that one first.")
         if not self._here():
             return
@@ -173,21 +179,19 @@ class Recorder:
         with self._lock:
             self._explicit = True
             self._open(phase)
-            self._counting = self._window is not None and self._window.recorded
 
     def commit(self) -> None:
         """Close the explicit window and keep its batch."""
         if self._here():
             with self._lock:
-                self._close_window()
+                self._close()
 
     def discard(self) -> None:
         """Close the window and forget what was counted in it."""
         if self._here():
             with self._lock:
                 self._counting = False
-                self._window = None
-                self._counters.clear()
+                self._batches.discard()
                 if self._first is not None:
                     self._first.discard()
 
@@ -197,25 +201,14 @@ class Recorder:
             return
         with self._lock:
             if not self._explicit:
-                self._close_window()
-            self._hand_on()
-            self._clock.epoch()
+                self._close()
+            self._batches.epoch()
 
     def log(self, values: dict[str, object]) -> None:
         """Log numbers with the batch that is open, or else with the last one."""
-        if not self._here():
-            return
-        with self._lock:
-            if self._window is None and self._closed is None:
-                self._early.update(values)
-                return
-            numbers, refused = as_numbers(values, self._transport.is_device)
-            for sentence in refused:
-                self.notices.say(f"log:{sentence}", f"Not logged: {sentence}")
-            if self._window is not None:
-                self._window.values.update(numbers)
-            elif self._closed is not None:
-                self._closed[1].update(numbers)
+        if self._here():
+            with self._lock:
+                self._batches.log(values)
 
     def observe(self, name: str, tensor: Any) -> None:
         """Count a tensor that no hook sees, as a stream of its own."""
@@ -230,9 +223,7 @@ class Recorder:
         """Make everything up to the last closed batch readable."""
         if self._here():
             with self._lock:
-                if self._window is None:
-                    self._hand_on()
-                self._delivery.drain()
+                self._batches.drain()
             self._sink.flush()
 
     # Called by the hooks.
@@ -304,56 +295,30 @@ class Recorder:
             return
         with self._lock:
             self._open("train" if training else "valid")
-            self._counting = self._window is not None and self._window.recorded
 
     def _open(self, phase: Phase) -> None:
-        began = time.perf_counter()
-        last = self._window.phase if self._window is not None else self._closed[0].phase if self._closed else None
-        self._close_window()
-        self._hand_on(began, uninterrupted=phase == "train" == last)
-        self._counters.clear()
-        self._clock.every = self._every * self._meter.governor.every
-        self._window = self._clock.open(phase)
-        if self._first is not None and self._window.recorded:
-            self._first.open()
-        self._meter.open(began)
-        self._meter.spend(time.perf_counter() - began)
-        if self._early:
-            early, self._early = self._early, {}
-            self.log(early)
-
-    def _close_window(self) -> None:
         self._counting = False
-        if self._window is not None:
-            began = time.perf_counter()
-            batch, taken = self._clock.close(self._window), self._take()
-            if self._first is not None and (facts := self._first.close()) is not None:
-                self._sink.describe(facts)
-                self._first = None
-            self._closed = batch, self._window.values, taken
-            self._window = None
-            self._meter.spend(time.perf_counter() - began)
-            if batch.recorded and taken.empty:
-                self.notices.say(
-                    "unfired",
-                    f"No recorded layer ran in {batch.phase} batch {batch.index}: {self._way_out('choose layers that are called')}.",
-                )
+        self._learn()
+        self._counting = self._batches.open(phase)
+        if self._first is not None and self._counting:
+            self._first.open()
 
-    def _hand_on(self, now: float | None = None, uninterrupted: bool = False) -> None:
-        if self._closed is not None:
-            batch, values, taken = self._closed
-            self._closed = None
-            began = time.perf_counter()
-            cost = self._meter.close(batch.recorded, began if now is None else now, uninterrupted)
-            self._delivery.put(batch, {**values, **cost}, taken)
-            self._meter.handed_on(batch.recorded, time.perf_counter() - began)
+    def _close(self) -> None:
+        self._counting = False
+        self._learn()
+        self._batches.close()
 
-    def _take(self) -> Taken:
-        try:
-            return self._counters.take()
-        except Exception as error:  # a device may fail at any time
-            self._lost(error)
-            return Taken([], [])
+    def _learn(self) -> None:
+        """Tell the sink what the first batch has taught, once it is over."""
+        if self._first is not None and (facts := self._first.close()) is not None:
+            self._sink.describe(facts)
+            self._first = None
+
+    def _unfired(self, window: Window) -> None:
+        self.notices.say(
+            "unfired",
+            f"No recorded layer ran in {window.phase} batch {window.index}: {self._way_out('choose layers that are called')}.",
+        )
 
     def _lost(self, error: Exception) -> None:
         self.notices.say(
@@ -367,7 +332,7 @@ class Recorder:
     def _counts(self, layer: int) -> bool:
         """Whether what a layer returns now belongs to the batch that is open."""
         if not self._counting:
-            if (self._window if self._explicit else self._call) is None:
+            if (self._batches.window if self._explicit else self._call) is None:
                 self._fired_outside(layer)
             return False
         return layer not in self._disabled and self._here() and not replaying()
@@ -394,9 +359,6 @@ class Recorder:
             f"{name!r} is no longer recorded, because counting it failed ({type(error).__name__}: {error}); "
             "training goes on.",
         )
-
-    def _declare(self, stream: Stream) -> None:
-        self._sink.declare(stream)
 
     def _fired_outside(self, layer: int) -> None:
         if not self._here() or replaying():
@@ -427,7 +389,7 @@ class Recorder:
 
     def _here(self) -> bool:
         """Whether this is the process that records; forked workers inherit the hooks."""
-        return os.getpid() == self._process
+        return generation() == self._generation
 
     def _inside_call(self, module: nn.Module) -> bool:
         """Whether an outermost call of the model is under way, so that this one is inside it."""

@@ -14,9 +14,9 @@ from colordim.column import PHASES, Batch, Phase
 __all__ = ["Clock", "Window"]
 
 
-@dataclass
+@dataclass(slots=True)
 class Window:
-    """A batch that is open: what is counted and logged now belongs to it."""
+    """A batch from its opening on: what is counted and logged while it is open belongs to it."""
 
     phase: Phase
     index: int
@@ -24,6 +24,13 @@ class Window:
     recorded: bool
     values: dict[str, float | Tensor] = field(default_factory=dict)
     """Numbers; those of a device as tensors of their own, to be read when they can be without waiting."""
+    number: int = -1
+    step: int = 0
+    time: float = 0.0
+
+    def batch(self, values: Mapping[str, float]) -> Batch:
+        """Return the closed batch, with `values` in place of its own."""
+        return Batch(self.number, self.index, self.phase, self.epoch, self.step, self.time, self.recorded, values)
 
 
 class Clock:
@@ -54,20 +61,20 @@ class Clock:
 
     def open(self, phase: Phase) -> Window:
         """Return the window of the next batch; it counts as a batch once it is closed."""
-        if phase == "train" and not self._epochs_told and self._phases_in_epoch == set(PHASES):
+        if phase == "train" and not self._epochs_told and len(self._phases_in_epoch) == len(PHASES):
             self._next_epoch()
         index = self._index[phase]
         return Window(phase, index, self._epoch, recorded=index % self.every == 0)
 
-    def close(self, window: Window) -> Batch:
-        """Return the batch that a window has become, without its values."""
-        number = self._batches
+    def close(self, window: Window) -> None:
+        """Give a window, which has become a batch, its number."""
+        window.number = self._batches
         self._batches += 1
         self._index[window.phase] += 1
         self._phases_in_epoch.add(window.phase)
         # Without an optimiser to listen to, every training batch is taken for a step.
-        steps = self._index["train"] if self.steps is None else self.steps
-        return Batch(number, window.index, window.phase, window.epoch, steps, time.time(), window.recorded)
+        window.step = self._index["train"] if self.steps is None else self.steps
+        window.time = time.time()
 
     @property
     def batches(self) -> int:
