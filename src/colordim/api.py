@@ -230,6 +230,7 @@ def record(
     if os.environ.get("COLORDIM", "").lower() == "off":
         return Recording(None, Path(), {"name": name or "off"})
     try:
+        from colordim.recording.first_batch import FirstBatch
         from colordim.recording.governor import Governor
         from colordim.recording.kinds import as_kinds
         from colordim.recording.recorder import Recorder
@@ -267,6 +268,8 @@ def record(
     recorded = as_kinds(kinds, bool(optimizers))
     Scale(scaler)
 
+    first = FirstBatch(model, targets, optimizers)
+
     def make_recorder(writer: FolderWriter) -> Recorder:
         return Recorder(
             model,
@@ -278,6 +281,7 @@ def record(
             optimizers=optimizers,
             kinds=recorded,
             scaler=scaler,
+            first=first,
         )
 
     label = type(model).__name__
@@ -293,6 +297,7 @@ def record(
             "class": label,
             "parameters": sum(parameter.numel() for parameter in model.parameters() if not _is_lazy(parameter)),
             "layers": names,
+            **first.facts,
         },
     }
     return Recording(make_recorder, path, info)

@@ -62,6 +62,14 @@ class Run:
         return self._reader.info
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        """What is known of the model: ``class``, ``named_modules``, ``named_parameters``, ``followers``.
+
+        As of the first recorded batch where the model was changed before it; ``docs/facts.md`` names every field.
+        """
+        return {**self.info.get("model", {}), **self._reader.facts}
+
+    @property
     def ended(self) -> str | None:
         """Why the recording ended; None while it goes on, or if the process was cut off."""
         return self._reader.ended

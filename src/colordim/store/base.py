@@ -92,6 +92,10 @@ class Reader(Protocol):
         """What was written once: schema, name, created, versions, model."""
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        """What was learnt of the model when it first ran; empty before."""
+
+    @property
     def ended(self) -> str | None:
         """Why the run ended, or None while it is being written (or was cut off)."""
 

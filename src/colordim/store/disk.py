@@ -67,6 +67,7 @@ class Disk:
     def __init__(self, path: Path) -> None:
         self._rank = path / files.RANK
         self._declared = 0
+        self._facts: Mapping[str, Any] | None = None
         self._segment: Segment | None = None
         self._tail: TailWriter | None = None
         self._unsealed: deque[tuple[Segment, TailWriter]] = deque()
@@ -87,6 +88,12 @@ class Disk:
             described = [stream.to_dict() for stream in streams]
             files.write_text(self._rank / files.STREAMS, _json({"schema": files.SCHEMA, "streams": described}))
             self._declared = len(streams)
+
+    def describe(self, facts: Mapping[str, Any] | None) -> None:
+        """Write down the facts of the model, unless they are the ones that were written last."""
+        if facts is not self._facts and facts is not None:
+            files.write_text(self._rank / files.FACTS, _json(facts))
+            self._facts = facts
 
     def append(self, batches: Sequence[Appended], streams: Sequence[Stream]) -> None:
         """Write one frame."""

@@ -11,6 +11,7 @@ __all__ = [
     "BATCHES",
     "COLUMNS",
     "END",
+    "FACTS",
     "MOMENTS_FOLDER",
     "RANK",
     "RUN",
@@ -28,6 +29,7 @@ RUN = "run.json"
 RANK = "rank=0"
 STREAMS = "streams.json"
 END = "end.json"
+FACTS = "facts.json"
 COLUMNS = "columns/level=0"
 MOMENTS_FOLDER = "moments/level=0"
 BATCHES = "batches"

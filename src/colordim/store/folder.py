@@ -91,6 +91,14 @@ class FolderReader:
         return self._info
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        """What was learnt of the model when it first ran; empty before, and if its file is damaged."""
+        try:
+            return _parse(self._rank / files.FACTS, (self._rank / files.FACTS).read_bytes())
+        except (OSError, FormatError):
+            return {}
+
+    @property
     def ended(self) -> str | None:
         return self._ended
 
