@@ -104,7 +104,7 @@ class Recording:
         self._info.setdefault("name", self._folder.name)
         self._recorder = self._make_recorder(FolderWriter(part, self._info))
         self._recorder.attach()
-        if self._folder != wanted:
+        if self._folder != wanted and not self._rank:  # once, not on every rank
             self._recorder.notices.say("folder", f"{wanted} holds a run already, so this one is in {self._folder}.")
         _attached.append(self._recorder)
         atexit.register(self.stop, "the process ended")

@@ -354,7 +354,7 @@ def test_a_single_process_writes_its_rank_too(kit: Any, tmp_path: Path) -> None:
     ],
 )
 def test_the_folder_of_another_run_is_refused(
-    tmp_path: Path, number: int, world: int, info: dict[str, str], sentence: str
+    tmp_path: Path, number: int, world: int, info: dict[str, Any], sentence: str
 ) -> None:
     writer(tmp_path / "run", 0, job="j")
     before = sorted(tmp_path.rglob("*"))
@@ -378,13 +378,13 @@ def test_a_rank_that_failed_to_start_leaves_the_folder_usable(tmp_path: Path, mo
 def test_of_many_that_write_a_file_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     """Threads stand for processes, each with a name of its own for what is not whole yet."""
     numbers = threading.local()
-    monkeypatch.setattr(files.os, "getpid", lambda: numbers.own)
+    monkeypatch.setattr(os, "getpid", lambda: numbers.own)
     if not links:
 
         def refused(*_: object) -> None:
             raise OSError(95, "Operation not supported")
 
-        monkeypatch.setattr(files.os, "link", refused)
+        monkeypatch.setattr(os, "link", refused)
     done: list[str] = []
     go = threading.Barrier(8)
 
