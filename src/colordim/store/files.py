@@ -16,6 +16,7 @@ __all__ = [
     "RUN",
     "SCHEMA",
     "STREAMS",
+    "UNITS_FOLDER",
     "numbered",
     "replacing",
     "write_text",
@@ -31,6 +32,7 @@ END = "end.json"
 COLUMNS = "columns/level=0"
 MOMENTS_FOLDER = "moments/level=0"
 BATCHES = "batches"
+UNITS_FOLDER = "units"
 
 #: Windows opens files as text unless it is told otherwise.
 BINARY = getattr(os, "O_BINARY", 0)
