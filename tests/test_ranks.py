@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -111,12 +113,28 @@ def test_job_of_one_machine_is_the_parent_of_its_ranks(
     assert f"-{os.getppid()}" in job
     environment(TORCHRUN, RANK=3, LOCAL_RANK=3)
     assert ranks.job() == job, "on every rank the same"
+    environment(TORCHRUN, GROUP_WORLD_SIZE=None)
+    assert ranks.job() == job
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(os, "getppid", os.getpid)
         assert f"-{os.getpid()}" in str(ranks.job())
         assert ranks.job() != job
     environment(TORCHRUN, TORCHELASTIC_RESTART_COUNT=1)
     assert ranks.job() == f"{job}-restart1"
+
+
+def test_a_second_spawn_by_the_same_process_is_another_job(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """multiprocessing counts the processes that it starts: two ranks are 1 and 2, the next two 3 and 4."""
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(pid=os.getpid()))
+    jobs = []
+    for process, rank in ((1, 0), (2, 1), (3, 0), (4, 1)):
+        environment(TORCHRUN, RANK=rank)
+        name = SimpleNamespace(name=f"SpawnProcess-{process}")
+        monkeypatch.setattr(multiprocessing, "current_process", lambda name=name: name)
+        jobs.append(ranks.job())
+    assert jobs[0] == jobs[1] != jobs[2] == jobs[3]
 
 
 @pytest.mark.parametrize(

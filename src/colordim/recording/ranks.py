@@ -47,7 +47,7 @@ class Rank:
 def this_rank() -> Rank:
     """Return what torch.distributed says if it is initialised, else torchrun's environment, else Slurm's."""
     rank, world = _number("RANK"), _number("WORLD_SIZE")
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if _is_initialized():
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     elif rank is None or world is None:
         rank, world = _number("SLURM_PROCID"), _slurm_tasks()
@@ -114,6 +114,10 @@ def restart() -> str:
     return f"-restart{attempt}" if attempt else ""
 
 
+def _is_initialized() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def _number(name: str) -> int | None:
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() else None
@@ -141,7 +145,7 @@ def _on_one_machine(world: int) -> bool:
     # Processes of multiprocessing, as torch.multiprocessing.spawn starts them, that meet on the loopback address.
     address = os.environ.get("MASTER_ADDR", "")
     loopback = address in ("localhost", "::1") or address.startswith("127.")
-    return loopback and multiprocessing.parent_process() is not None and torch.distributed.is_initialized()
+    return loopback and multiprocessing.parent_process() is not None and _is_initialized()
 
 
 def _parent() -> str:
@@ -155,6 +159,6 @@ def _parent() -> str:
     if parent is not None:
         # multiprocessing numbers its processes from 1, so that a second spawn differs from the first in this.
         started = multiprocessing.current_process().name.rpartition("-")[2]
-        if started.isdecimal() and (spawn := int(started) - torch.distributed.get_rank()) != 1:
+        if started.isdecimal() and (spawn := int(started) - this_rank().rank) != 1:
             parts[-1] += f".{spawn}"
     return "-".join(parts)
