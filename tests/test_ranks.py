@@ -192,8 +192,14 @@ def test_all_ranks_write_one_folder(
     assert run.ended == "stopped"
     with pytest.raises(StoreError, match="rank=3 was written by another run"):
         play(environment, monkeypatch, TWO_NODES, 3, folder=folder)
-    restarted = play(environment, monkeypatch, TWO_NODES | {"TORCHELASTIC_RESTART_COUNT": 1}, 3, folder=folder)
-    assert restarted.path == run.path + "-restart1"
+    again = TWO_NODES | {"TORCHELASTIC_RESTART_COUNT": 1}
+    if folder is None:
+        assert play(environment, monkeypatch, again, 3).path == run.path + "-restart1"
+    else:  # the nodes may count differently, and the script has chosen
+        with pytest.raises(StoreError, match="another"):
+            play(environment, monkeypatch, again, 3, folder=folder)
+        one_node = again | {"GROUP_WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 4}
+        assert play(environment, monkeypatch, one_node, 3, folder=folder).path == "given-restart1"
 
 
 def test_where_nothing_tells_the_folder_it_must_be_given(

@@ -106,11 +106,17 @@ def job() -> str | None:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name) + restart()
 
 
-def restart() -> str:
-    """Return what tells a training that torchrun or Slurm has started again from its earlier attempts."""
+def restart(*, sure: bool = False) -> str:
+    """Return what tells a training that torchrun or Slurm has started again from its earlier attempts.
+
+    Of several nodes under torchrun, those on which no process has failed may not count a restart: if it has
+    to be `sure` that all ranks count alike, nothing is returned there.
+    """
     attempt = _number("TORCHELASTIC_RESTART_COUNT")
     if attempt is None:
         attempt = _number("SLURM_RESTART_COUNT")
+    elif sure and not _on_one_machine(this_rank().world_size):
+        return ""
     return f"-restart{attempt}" if attempt else ""
 
 
