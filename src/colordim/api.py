@@ -327,7 +327,7 @@ def record(
     if folder is not None:
         path = Path(folder)
         if mine.world_size > 1:
-            path = path.with_name(path.name + distributed.restart())
+            path = path.with_name(path.name + distributed.restart(sure=True))
     elif mine.world_size == 1:
         path = Path("runs") / f"{label}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     elif job is not None:
