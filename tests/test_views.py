@@ -551,6 +551,8 @@ def test_dead_shows_dead_units_and_what_they_were_judged_on() -> None:
         assert step.get_data().values.tolist() == pytest.approx([0.4, 1.0])
         assert step.get_data().edges.tolist() == [0, 4, 8]
     assert len(figure.axes[2].patches) == 2
+    zoomed: Any = run.dead("conv", start=2, stop=6).axes[0].patches[2]
+    assert zoomed.get_data().edges.tolist() == [2, 4, 6]
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "units never active in a window"
     assert "in a window of 4 batches" in words(figure)
     assert words(figure).count("units judged on relu") == 1  # of the activation function itself it goes without saying

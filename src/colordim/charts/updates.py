@@ -97,7 +97,7 @@ def ratios(name: str, updates: Columns, weights: Columns, before: tuple[float, b
         None,
     )
     zero = known & (updates.moments[:, 2] == 0) & (updates.moments[:, 3] == 0) & (updates.not_finite == 0)
-    ratio = np.where(known & ~zero, statistics.log_ratio(_std(updates), deviation[1:]), np.nan)
+    ratio = np.where(known, statistics.log_ratio(_std(updates), deviation[1:]), np.nan)
     bad = known & ((updates.not_finite > 0) | broken[1:])
     at = np.flatnonzero(known)
     apart = int(np.median(np.diff(at))) if at.size > 1 else 1
