@@ -26,7 +26,9 @@ def binned(values: Any) -> Any:
     axis = SignedLogAxis()
     flat = np.asarray(values, np.float64).ravel()
     bucket = np.searchsorted(axis.edges[axis.per_sign + 1 :], np.abs(flat), side="right") - 1
-    index = np.where(flat == 0, axis.per_sign, np.where(flat > 0, axis.per_sign + 1 + bucket, axis.per_sign - 1 - bucket))
+    index = np.where(
+        flat == 0, axis.per_sign, np.where(flat > 0, axis.per_sign + 1 + bucket, axis.per_sign - 1 - bucket)
+    )
     return np.bincount(index, minlength=axis.bins)
 
 

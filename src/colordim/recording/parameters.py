@@ -104,7 +104,8 @@ class Parameters:
     def close(self) -> None:
         """Take note that the batch is about to be closed."""
         window = self._host.window
-        self._steps.clear()  # of a step that was left by an exception
+        # A closure opens batches during its step; other steps are over, or were left by an exception.
+        self._steps = {key: step for key, step in self._steps.items() if step.closure}
         if window is None or window.phase != "train" or not self._works():
             return
         with self._guarded():
@@ -132,7 +133,7 @@ class Parameters:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not self._works() or _will_skip(optimizer):
             return
-        window, closure = self._host.window, bool(args) or kwargs.get("closure") is not None
+        window, closure = self._host.window, any(map(callable, [*args[1:], *kwargs.values()]))
         with self._guarded():
             # A closure calls the model, which opens a batch if none was opened explicitly.
             step = self._steps[id(optimizer)] = _Step(closure, [], [])
