@@ -226,6 +226,9 @@ class Sink(Protocol):
     def declare(self, stream: Stream) -> None:
         """Make a stream known before its first column; its id is the number of streams so far."""
 
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Take what is known of the model once it has run, in JSON types; of several the last counts."""
+
     def append(
         self,
         batch: Batch,

@@ -22,6 +22,7 @@ from colordim.recording.batches import Batches
 from colordim.recording.calls import Call, calling_frame, replaying
 from colordim.recording.counters import Counters
 from colordim.recording.delivery import Delivery
+from colordim.recording.first_batch import FirstBatch
 from colordim.recording.governor import Governor, Meter
 from colordim.recording.gradients import GradientHook, Gradients
 from colordim.recording.hooks import OutputHook, root_hooks
@@ -66,6 +67,8 @@ class Recorder:
         By whose scale gradients of outputs are divided.
     transport : Transport, optional
         Fetches what was counted on a device.
+    first : FirstBatch, optional
+        Learns facts of the model from its first recorded batch.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Recorder:
         kinds: Mapping[Kind, int] = {"activation": 1},
         scaler: Any = None,
         transport: Transport | None = None,
+        first: FirstBatch | None = None,
     ) -> None:
         self.notices = Notices()
         self._model: nn.Module | None = model
@@ -117,6 +121,7 @@ class Recorder:
         self._explicit = False
         self._counting = False
         self._call: Call | None = None
+        self._first = first
 
     def attach(self) -> None:
         """Register the hooks."""
@@ -124,6 +129,8 @@ class Recorder:
             raise RecordingError("this recording is used up: begin another with colordim.record(...).")
         for number, target in enumerate(self._targets):
             self._hook(number, target.module)
+        if self._first is not None:
+            self._first.attach(lambda: self._counting)
         untraced = False
         for root in roots(self._model):  # from the outside in: what a compiled wrapper wraps is compiled as well
             untraced = untraced or compiled.is_compiled_itself(root)
@@ -151,6 +158,8 @@ class Recorder:
         """Remove all hooks, hand on the last batch, and close the sink; a second call does nothing."""
         if self._model is None or not self._here():
             return
+        if self._first is not None:
+            self._first.detach()
         if self._call is not None and not self._explicit:
             self.discard()  # a call that never came to its end
         self._call = None
@@ -219,6 +228,8 @@ class Recorder:
                 self._batches.discard()
                 if self._gradients is not None:
                     self._gradients.forget()
+                if self._first is not None:
+                    self._first.discard()
 
     def epoch(self) -> None:
         """Begin a new epoch with the next batch."""
@@ -271,6 +282,8 @@ class Recorder:
             began = time.perf_counter()
             try:
                 self._count_output(layer, suffix, tensor)
+                if self._first is not None:
+                    self._first.called_compiled(layer, tensor)
             except Exception as error:
                 self._failed(self._names[layer], layer, error)
             self._meter.spend(time.perf_counter() - began)
@@ -365,10 +378,15 @@ class Recorder:
             self._counting = self._open("train" if training else "valid")
 
     def _open(self, phase: Phase) -> bool:
+        self._counting = False
+        self._learn()
         recorded = self._batches.open(phase)
         if worth_a_look(self._batches.batches):
             self._follow_replaced()
-        return recorded and self.is_due("activation")
+        counts = recorded and self.is_due("activation")
+        if counts and self._first is not None:
+            self._first.open()
+        return counts
 
     def _follow_replaced(self) -> None:
         """Record what was put in the place of recorded modules: synchronised batch norms, merged adapters."""
@@ -387,12 +405,19 @@ class Recorder:
 
     def _close(self) -> None:
         self._counting = False
+        self._learn()
         self._batches.close()
 
     def _closing(self) -> None:
         if self._gradients is not None:
             self._gradients.close()
         self._parameters.close()
+
+    def _learn(self) -> None:
+        """Tell the sink what the first batch has taught, once it is over."""
+        if self._first is not None and (facts := self._first.close()) is not None:
+            self._sink.describe(facts)
+            self._first = None
 
     def _unfired(self, window: Window) -> None:
         every = self._kinds.get("activation")

@@ -13,7 +13,7 @@ from torch import nn
 
 from colordim.errors import SelectionError
 
-__all__ = ["Layers", "Target", "all_modules", "nearest", "own_parameters", "roots", "select"]
+__all__ = ["Layers", "Target", "all_modules", "is_leaf", "layer_name", "nearest", "own_parameters", "roots", "select"]
 
 #: One way to name layers: a name or pattern, a class, or a function of name and module.
 Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
@@ -45,6 +45,11 @@ def roots(model: nn.Module) -> list[nn.Module]:
         chain.append(inner)
 
 
+def layer_name(path: str, module: nn.Module) -> str:
+    """Return the name of a module's stream: its path without what torch.compile adds, or its class if it has none."""
+    return ".".join(part for part in path.split(".") if part and part != "_orig_mod") or type(module).__name__
+
+
 def select(model: nn.Module, layers: Layers = None) -> list[Target]:
     """Return the modules that `layers` names, in the order in which the model lists them.
 
@@ -71,7 +76,7 @@ def select(model: nn.Module, layers: Layers = None) -> list[Target]:
     candidates = list(all_modules(model))
     # The children of an attention that is recorded whole are never called.
     unreachable = {id(child) for t in candidates if isinstance(t.module, _WHOLE) for child in t.module.children()}
-    leaves = [t for t in candidates if _is_leaf(t.module) and id(t.module) not in unreachable]
+    leaves = [t for t in candidates if is_leaf(t.module) and id(t.module) not in unreachable]
     if not candidates or (layers is None and not leaves):
         raise SelectionError(
             f"{type(model).__name__} has no module that could be recorded: give it submodules that are called, "
@@ -95,7 +100,7 @@ def own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     These include parameters of children that are never called: of parametrisations, of an attention's output
     projection, and of lists of parameters.
     """
-    yield from module.named_parameters(recurse=_is_leaf(module), remove_duplicate=False)
+    yield from module.named_parameters(recurse=is_leaf(module), remove_duplicate=False)
     for name, child in module.named_children():
         if isinstance(child, (nn.ParameterList, nn.ParameterDict)):
             yield from child.named_parameters(name, remove_duplicate=False)
@@ -111,15 +116,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def all_modules(model: nn.Module) -> Iterator[Target]:
     """Yield every module that could be recorded, with its name; a shared one once, under its first name."""
     for path, module in roots(model)[-1].named_modules():
-        parts = [part for part in path.split(".") if part and part != "_orig_mod"]
-        if "parametrizations" in parts or isinstance(module, (torch.jit.ScriptModule, *_CONTAINERS)):
+        if "parametrizations" in path.split(".") or isinstance(module, (torch.jit.ScriptModule, *_CONTAINERS)):
             continue
         if hasattr(module, "_orig_mod"):  # the compiled wrapper of a submodule; the submodule follows
             continue
-        yield Target(".".join(parts) or type(module).__name__, module)
+        yield Target(layer_name(path, module), module)
 
 
-def _is_leaf(module: nn.Module) -> bool:
+def is_leaf(module: nn.Module) -> bool:
+    """Return whether a module calls no other: nothing but a parametrisation is inside, or it computes as a whole."""
     return isinstance(module, _WHOLE) or all(name == "parametrizations" for name, _ in module.named_children())
 
 
@@ -163,11 +168,11 @@ def _blocks(candidates: list[Target], model: nn.Module) -> list[Target]:
     for module in model.modules():
         if not isinstance(module, (nn.ModuleList, nn.Sequential)):
             continue
-        siblings = [child for child in module.children() if not _is_leaf(child)]
+        siblings = [child for child in module.children() if not is_leaf(child)]
         for block in siblings:
             if sum(type(other) is type(block) for other in siblings) < 2:
                 continue
-            parts = [block, *(child for child in block.children() if not _is_leaf(child))]
+            parts = [block, *(child for child in block.children() if not is_leaf(child))]
             found |= {id(part): by_module[id(part)] for part in parts if id(part) in by_module}
     if not found:
         raise SelectionError(

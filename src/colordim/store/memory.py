@@ -26,6 +26,7 @@ class MemoryStore:
         self._batches: list[Batch] = []
         self._rows: list[dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = []
         self._units: list[Units] = []
+        self._facts: Mapping[str, Any] = {}
         self._ended: str | None = None
 
     @property
@@ -36,6 +37,9 @@ class MemoryStore:
         if stream.id != len(self._streams):
             raise ValueError(f"stream {stream.name!r} has id {stream.id}, but {len(self._streams)} is the next.")
         self._streams.append(stream)
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        self._facts = facts
 
     def append(
         self,
@@ -66,6 +70,10 @@ class MemoryStore:
     @property
     def info(self) -> Mapping[str, Any]:
         return self._info
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return self._facts
 
     @property
     def ended(self) -> str | None:

@@ -102,6 +102,7 @@ class FolderWriter:
         # Shared with the thread, under the lock of `_changed`.
         self._changed = threading.Condition()
         self._streams: list[Stream] = []
+        self._facts: Mapping[str, Any] | None = None
         self._queue: deque[tuple[float, Appended]] = deque()
         self._waiting_bytes = 0
         self._dense_bytes = 0
@@ -140,6 +141,10 @@ class FolderWriter:
             if stream.id != len(self._streams):
                 raise ValueError(f"stream {stream.name!r} has id {stream.id}, but {len(self._streams)} is the next.")
             self._streams.append(stream)
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        if not self._inert():
+            self._facts = facts
 
     def append(
         self,
@@ -284,6 +289,7 @@ class FolderWriter:
                 streams = tuple(self._streams)
             try:
                 self._disk.declare(streams)
+                self._disk.describe(self._facts)
                 if chosen:
                     self._disk.append(chosen, streams)
             except OSError as error:
