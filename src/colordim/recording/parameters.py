@@ -59,6 +59,8 @@ class _Step:
 
     closure: bool
     members: list[_Parameter]
+    others: list[_Parameter]
+    """Those of no optimiser."""
     before: list[tuple[_Parameter, Tensor]]
     """Copies of the values, of which each becomes the difference after the step."""
 
@@ -94,6 +96,7 @@ class Parameters:
         self._batches = 0
         self._batch: _Batch | None = None
         self._steps: dict[int, _Step] = {}
+        self._described: dict[tuple[str, type[nn.Module]], tuple[str, str]] = {}
         self._failed = False
 
     def attach(self) -> list[Any]:
@@ -136,7 +139,7 @@ class Parameters:
         window, closure = self._host.window, any(map(callable, [*args[1:], *kwargs.values()]))
         with self._guarded():
             # A closure calls the model, which opens a batch if none was opened explicitly.
-            step = self._steps[id(optimizer)] = _Step(closure, [], [])
+            step = self._steps[id(optimizer)] = _Step(closure, [], [], [])
             if window is not None:
                 if window.phase == "train":
                     self._host.suggest(self._rates())
@@ -149,9 +152,9 @@ class Parameters:
             else:
                 self._fell_outside()
                 return
-            step.members, others = self._split(optimizer)
+            step.members, step.others = self._split(optimizer)
             if batch is not None:
-                read = step.members if batch.stepped else step.members + others
+                read = step.members if batch.stepped else step.members + step.others
                 if "weight" in due:
                     self._count_all("weight", read)
                 if "weight_gradient" in due and not closure:
@@ -174,7 +177,7 @@ class Parameters:
                     self._count("update", each, before)
                     del before  # so that its memory is free for the next
                 if not batch.stepped:
-                    for each in self._split(optimizer)[1]:
+                    for each in step.others:
                         self._count("update", each, _zeros(each.tensor))
             batch.stepped = True
 
@@ -193,11 +196,16 @@ class Parameters:
         found: dict[int, _Parameter] = {}
         for target in self._targets:
             module = target.module
+            if not module._parameters and not module._modules:  # as most layers, and asked for at every step
+                continue
             for name, tensor in own_parameters(module):
                 if id(tensor) in found or is_lazy(tensor) or tensor.is_meta or not is_countable(tensor):
                     continue
-                described = f"{target.name}.{name}", type(module).__name__, module.extra_repr(), len(found)
-                found[id(tensor)] = _Parameter(tensor, *described)
+                key = target.name, type(module)  # a lazy module is of another class once it has parameters
+                if key not in self._described:
+                    self._described[key] = type(module).__name__, module.extra_repr()
+                described = self._described[key]
+                found[id(tensor)] = _Parameter(tensor, f"{target.name}.{name}", *described, len(found))
         return list(found.values())
 
     def _split(self, optimizer: Optimizer) -> tuple[list[_Parameter], list[_Parameter]]:
