@@ -16,6 +16,7 @@ from colordim.recording.counters import Counters, Taken
 from colordim.recording.delivery import Delivery
 from colordim.recording.governor import Meter
 from colordim.recording.notices import Notices
+from colordim.recording.units import Activity, Judged
 from colordim.recording.window import Clock, Window, as_numbers
 
 __all__ = ["Batches"]
@@ -28,6 +29,8 @@ class Batches:
     ----------
     counters : Counters
         Count what belongs to the window.
+    activity : Activity
+        Knows which units were active in it.
     delivery : Delivery
         Takes the batches, in order.
     clock : Clock
@@ -50,6 +53,7 @@ class Batches:
     def __init__(
         self,
         counters: Counters,
+        activity: Activity,
         delivery: Delivery,
         clock: Clock,
         meter: Meter,
@@ -63,6 +67,7 @@ class Batches:
     ) -> None:
         self.window: Window | None = None
         self._counters = counters
+        self._activity = activity
         self._delivery = delivery
         self._clock = clock
         self._meter = meter
@@ -73,6 +78,7 @@ class Batches:
         self._lost = lost
         self._every = every
         self._closed: tuple[Window, Taken | None] | None = None
+        self._judged: list[Judged] = []
         self._early: dict[str, object] = {}
 
     @property
@@ -88,6 +94,8 @@ class Batches:
         clock, meter = self._clock, self._meter
         clock.every = self._every * meter.governor.every
         self.window = window = clock.open(phase)
+        if window.recorded:
+            self._judged += self._activity.open(phase, window.index)
         if self._early:
             early, self._early = self._early, {}
             self.log(early)
@@ -105,6 +113,7 @@ class Batches:
         self._clock.close(window)
         taken = None
         if window.recorded:
+            self._activity.close(window.phase, window.index)
             taken = self._take()
             if taken.empty:
                 self._unfired(window)
@@ -116,6 +125,7 @@ class Batches:
         if self.window is not None:
             self.window = None
             self._counters.clear()
+            self._activity.discard()
 
     def epoch(self) -> None:
         """Begin a new epoch with the next batch."""
@@ -155,6 +165,11 @@ class Batches:
         began = time.perf_counter()
         uninterrupted = window.phase == following == "train"
         window.values.update(self._meter.close(window.recorded, began if now is None else now, uninterrupted))
+        # Where none follows, somebody wants to read: what is known of unfinished windows goes along.
+        judged, self._judged = [*self._judged, *self._activity.due(None if following is None else window.phase)], []
+        if judged:
+            taken = taken or Taken([], [])
+            taken.units.extend(judged)
         self._delivery.put(window, taken)
         if taken is not None:
             self._counters.clear()

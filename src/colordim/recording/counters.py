@@ -16,6 +16,7 @@ from colordim.binning import Row, bin_into
 from colordim.binning.rows import no_moments
 from colordim.column import MOMENTS, NO_MOMENTS, Facet, Kind, Reduction, Stream
 from colordim.recording.transport import Transport
+from colordim.recording.units import Judged
 
 __all__ = ["Columns", "Counters", "Staged", "Taken"]
 
@@ -88,10 +89,11 @@ class Taken:
 
     host: list[Columns]
     staged: list[Staged]
+    units: list[Judged] = field(default_factory=list)
 
     def kept(self) -> Taken:
         """Return the same with columns of its own instead of lent ones."""
-        return Taken([Columns(c.streams, c.rows.copy(), c.moments.copy()) for c in self.host], self.staged)
+        return Taken([Columns(c.streams, c.rows.copy(), c.moments.copy()) for c in self.host], self.staged, self.units)
 
     @property
     def empty(self) -> bool:
@@ -200,6 +202,11 @@ class Counters:
             fired = on_host
         staged = [self._stage(device, rows) for device, rows in on_devices.items()]
         return Taken([self._arena.columns(fired)] if fired else [], staged)
+
+    def stream(self, name: str) -> Stream | None:
+        """Return the stream of the activations of that name, if it has been declared."""
+        slot = self._slots.get(name)
+        return None if slot is None else slot.stream
 
     def clear(self) -> None:
         """Start again from nothing."""

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from colordim.column import Sink
+from colordim.column import Sink, Units
 from colordim.recording.counters import Columns, Taken
 from colordim.recording.transport import Transfer, Transport, is_capturing
+from colordim.recording.units import Judged
 from colordim.recording.window import Window
 
 __all__ = ["Delivery"]
@@ -39,7 +41,8 @@ class _Parcel:
     @property
     def on_device(self) -> list[Tensor]:
         rows = [tensor for part in self.taken.staged for tensor in (part.counts, part.moments)]
-        return rows + [value for value in self.window.values.values() if isinstance(value, Tensor)]
+        values = [value for value in self.window.values.values() if isinstance(value, Tensor)]
+        return rows + values + [judged.active for judged in self.taken.units if not judged.active.is_cpu]
 
 
 class Delivery:
@@ -162,18 +165,37 @@ class Delivery:
         window, taken = parcel.window, parcel.taken
         values = {name: value for name, value in window.values.items() if not isinstance(value, Tensor)}
         parts = list(taken.host)
+        found = iter(arrays or ())
         if arrays:
-            found = iter(arrays)
             parts += [Columns(staged.streams, next(found), next(found)) for staged in taken.staged]
             values = {
                 name: float(next(found)) if isinstance(value, Tensor) else value
                 for name, value in window.values.items()
             }
+        units = [_packed(each, None if each.active.is_cpu else next(found, None)) for each in taken.units]
         columns = parts[0] if len(parts) == 1 and not arrays else Columns.together(parts)
-        self._sink.append(window.batch(values), columns.streams, columns.rows, columns.moments)
+        self._sink.append(
+            window.batch(values), columns.streams, columns.rows, columns.moments, [each for each in units if each]
+        )
 
 
 _NOTHING = Taken([], [])
+
+
+def _packed(judged: Judged, fetched: npt.NDArray[Any] | None) -> Units | None:
+    """Return active units as a sink takes them; None if they were lost with their device."""
+    if fetched is None and not judged.active.is_cpu:
+        return None
+    active = judged.active.numpy() if fetched is None else fetched
+    return Units(
+        stream=judged.stream.id,
+        judged_on=judged.judged_on,
+        phase=judged.phase,
+        first=judged.first,
+        last=judged.last,
+        number=len(active),
+        active=np.packbits(active).tobytes(),
+    )
 
 
 class _Failed:

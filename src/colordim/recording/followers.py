@@ -62,11 +62,14 @@ class Followers:
         other layer ran in between.
     ran : set of int
         Layers with parameters that ran.
+    owners : dict of int to list
+        For activation functions, call by call, the layer that the call belongs to, or None.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self.found: dict[int, int] = {}
         self.ran: set[int] = set()
+        self.owners: dict[int, list[int | None]] = {}
         self._roles = [_role(module) for module in modules]
         self._before: dict[int, list[_Ran]] = {}
 
@@ -95,7 +98,9 @@ class Followers:
             return None
         before = self._before.setdefault(thread, [])
         if role == "activation":
-            return self._assign(layer, output, before)
+            owner = self._assign(layer, output, before)
+            self.owners.setdefault(layer, []).append(owner)
+            return owner
         self.ran.add(layer)
         dim = channel_dim(module, output.dim())
         before.append(
@@ -106,6 +111,7 @@ class Followers:
     def clear(self) -> None:
         """Forget what ran: the calls that come belong to another batch."""
         self._before.clear()
+        self.owners.clear()
 
     def _assign(self, activation: int, output: Tensor, before: list[_Ran]) -> int | None:
         belongs: int | None = None

@@ -32,6 +32,7 @@ from colordim.recording.parameters import Parameters, replicated
 from colordim.recording.process import generation
 from colordim.recording.select import Target, all_modules, roots
 from colordim.recording.transport import DeviceTransport, Transport, is_capturing
+from colordim.recording.units import Activity
 from colordim.recording.watch import replaced, worth_a_look
 from colordim.recording.window import Clock, Window
 
@@ -96,10 +97,12 @@ class Recorder:
         self._sink = sink
         self._transport = transport or DeviceTransport()
         self._counters = Counters(axis_of, sink.declare, self._transport)
+        self._activity = Activity([target.module for target in self._targets], self._names, self._counters.stream)
         self._clock = Clock(every)
         self._meter = Meter(Governor(budget), lambda: sink.seconds)
         self._batches = Batches(
             self._counters,
+            self._activity,
             Delivery(sink, self._transport, self._lost),
             self._clock,
             self._meter,
@@ -417,6 +420,7 @@ class Recorder:
         """Tell the sink what the first batch has taught, once it is over."""
         if self._first is not None and (facts := self._first.close()) is not None:
             self._sink.describe(facts)
+            self._activity.learn(self._first.owners)
             self._first = None
 
     def _unfired(self, window: Window) -> None:
@@ -448,7 +452,10 @@ class Recorder:
     def _count_output(self, layer: int, suffix: str, tensor: Tensor) -> None:
         if is_countable(tensor):
             name, module, arguments = self._described[layer] or self._describe(layer)
-            self._count(name + suffix, tensor, module, arguments)
+            counted = self._count(name + suffix, tensor, module, arguments)
+            if counted and layer in self._activity.owners and not suffix and self._batches.window is not None:
+                with self._lock:
+                    self._activity.called(layer, tensor, self._batches.window.phase)
 
     def _describe(self, layer: int) -> tuple[str, str, str]:
         # At its first output: a lazy module is of another class by then.
@@ -457,14 +464,16 @@ class Recorder:
         self._described[layer] = described
         return described
 
-    def _count(self, name: str, tensor: Tensor, module: str, arguments: str, *facts: Any) -> None:
+    def _count(self, name: str, tensor: Tensor, module: str, arguments: str, *facts: Any) -> bool:
         with self._lock:
-            if not self._counters.count(name, tensor, module, arguments, *facts):
-                self.notices.say(
-                    f"unreadable:{name}",
-                    f"{name!r} is not recorded: its values cannot be read here "
-                    f"({type(tensor).__name__} of {tensor.dtype} on {tensor.device}).",
-                )
+            counted = self._counters.count(name, tensor, module, arguments, *facts)
+        if not counted:
+            self.notices.say(
+                f"unreadable:{name}",
+                f"{name!r} is not recorded: its values cannot be read here "
+                f"({type(tensor).__name__} of {tensor.dtype} on {tensor.device}).",
+            )
+        return counted
 
     def _failed(self, name: str, layer: int | None, error: Exception) -> None:
         if layer is not None:
