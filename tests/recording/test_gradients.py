@@ -83,6 +83,7 @@ def assert_equal_to(expected: dict[str, list[Tensor]], rec: Any) -> None:
         assert moments["sum_sq"][0] == pytest.approx(np.square(values).sum(), rel=1e-12)
 
 
+@pytest.mark.pitfall("gradients before an in-place change")
 def test_resnet18_with_its_inplace_activations_and_additions(record: Any) -> None:
     torch.manual_seed(0)
     model = torchvision.models.resnet18(num_classes=10).double()
@@ -137,6 +138,7 @@ class Views(nn.Module):
         return out
 
 
+@pytest.mark.pitfall("views modified in place")
 @pytest.mark.parametrize("batches", [1, 5])
 def test_a_view_that_is_modified_in_place_is_called_not_observable_and_never_zero(record: Any, batches: int) -> None:
     model = Views()
@@ -154,6 +156,7 @@ def test_a_view_that_is_modified_in_place_is_called_not_observable_and_never_zer
     assert calls(rec, "conv") == calls(rec, "head") == [1] * batches
 
 
+@pytest.mark.pitfall("several backward passes")
 def test_backward_twice_counts_twice_and_a_graph_of_the_gradient_changes_nothing(record: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
     with record(model, kinds=BOTH) as rec:
@@ -167,6 +170,7 @@ def test_backward_twice_counts_twice_and_a_graph_of_the_gradient_changes_nothing
     assert rec.recorder.notices.said == ()
 
 
+@pytest.mark.pitfall("gradients of checkpoints")
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("explicit", [True, False])
 def test_checkpointed_layers_count_their_gradients_once(record: Any, use_reentrant: bool, explicit: bool) -> None:
@@ -194,6 +198,7 @@ def test_checkpointed_layers_count_their_gradients_once(record: Any, use_reentra
     assert rec.recorder.notices.said == ()
 
 
+@pytest.mark.pitfall("gradients after their batch")
 def test_a_gradient_that_comes_after_its_batch_was_closed_is_said_once(record: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 3))
     with record(model, kinds=BOTH) as rec:
@@ -280,6 +285,7 @@ def test_ranges_are_those_of_activations(record: Any) -> None:
 # GradScaler.
 
 
+@pytest.mark.pitfall("scaled losses")
 def test_the_scale_is_divided_out_where_the_scaler_is_known(record: Any) -> None:
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True)), torch.randn(2, 4)

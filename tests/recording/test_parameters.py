@@ -217,6 +217,7 @@ def test_update_takes_one_more_copy_of_the_parameters_and_the_other_kinds_none(r
 # Batches and steps.
 
 
+@pytest.mark.pitfall("gradient accumulation")
 def test_gradient_accumulation_reads_parameters_where_the_step_is(record: Any) -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -393,6 +394,7 @@ def test_weights_without_an_optimizer_are_read_when_the_batch_closes(record: Any
 # GradScaler.
 
 
+@pytest.mark.pitfall("skipped steps")
 def test_a_step_that_the_scaler_skips_has_no_columns_and_others_are_unscaled(record: Any) -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
@@ -475,6 +477,8 @@ class Scalar(nn.Module):
         return x * self.factor * self.powers[0].sum()
 
 
+@pytest.mark.pitfall("shared parameters")
+@pytest.mark.pitfall("sparse and missing gradients")
 def test_parameters_of_all_sorts(record: Any) -> None:
     torch.manual_seed(0)
     model = Unusual()
@@ -658,6 +662,7 @@ def in_two_processes(folder: Path) -> list[Any]:
     return [json.loads(output.read_text("utf-8")) for output in outputs]
 
 
+@pytest.mark.pitfall("replicated and sharded parameters")
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 def test_ranks_say_how_their_parameters_add_up_and_add_up_to_those_of_one_process(tmp_path: Path) -> None:
     ranks = in_two_processes(tmp_path)
