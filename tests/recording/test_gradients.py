@@ -6,6 +6,7 @@ import os
 import pickle
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import colordim
 from colordim.axis import LinearAxis, SignedLogAxis
 from colordim.binning import bin_into
 
@@ -401,3 +403,13 @@ def test_frozen_layers_and_evaluation_have_no_gradients(record: Any) -> None:
     assert of_kind(rec, "gradient") == ["2"]
     assert calls(rec, "2") == [1]
     assert calls(rec, "2", "valid") == [0]
+
+
+def test_facts_are_learnt_without_activations(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    with colordim.record(model, folder=tmp_path / "run", kinds="gradient") as rec:
+        for _ in range(3):
+            model(torch.randn(2, 4)).sum().backward()
+            hooks = len(model[0]._forward_hooks)
+    assert hooks == 1  # those of the first batch are gone
+    assert rec.run.info["kinds"] == {"gradient": 1}
