@@ -417,7 +417,7 @@ class UnitWindows:
     @property
     def dead_share(self) -> npt.NDArray[np.float64]:
         """Share of the units that were not active in each window, shape ``[windows]``."""
-        return 1 - self.active.mean(axis=1) if self.active.size else np.full(len(self.first), np.nan)
+        return (~self.active).mean(axis=1) if self.active.size else np.full(len(self.first), np.nan)
 
     @property
     def dead(self) -> npt.NDArray[np.int64]:

@@ -14,8 +14,8 @@ from typing import Any
 from colordim.column import Stream
 from colordim.errors import StoreError
 from colordim.store import files
+from colordim.store.chunk import Chunk
 from colordim.store.segments import Segment
-from colordim.store.sparse import Appended
 from colordim.store.tail import Frame, TailWriter
 
 __all__ = ["Disk", "create"]
@@ -154,9 +154,9 @@ class Disk:
             files.write_text(self._rank / files.FACTS, _json(facts))
             self._facts = facts
 
-    def append(self, batches: Sequence[Appended], streams: Sequence[Stream]) -> None:
+    def append(self, chunk: Chunk, streams: Sequence[Stream]) -> None:
         """Write one frame."""
-        frame = Frame.of(batches)
+        frame = Frame.of(chunk)
         if self._tail is None:
             self._tail = TailWriter(self._rank / f"tail-{files.numbered(frame.first)}.cdt")
         if self._segment is None:

@@ -20,6 +20,7 @@ __all__ = [
     "RUN",
     "SCHEMA",
     "STREAMS",
+    "UNITS_FOLDER",
     "numbered",
     "rank_folder",
     "rank_name",
@@ -41,6 +42,7 @@ FACTS = "facts.json"
 COLUMNS = "columns/level=0"
 MOMENTS_FOLDER = "moments/level=0"
 BATCHES = "batches"
+UNITS_FOLDER = "units"
 
 #: Windows opens files as text unless it is told otherwise.
 BINARY = getattr(os, "O_BINARY", 0)

@@ -20,7 +20,7 @@ from colordim.errors import AxisError, FormatError, NotARunError
 from colordim.store import files
 from colordim.store.base import Block
 from colordim.store.memory import batch_table
-from colordim.store.segments import Footer, read_batches, read_columns, read_moments
+from colordim.store.segments import Footer, read_batches, read_columns, read_moments, read_units
 from colordim.store.sparse import Columns
 from colordim.store.table import batch_arrays, join_batches
 from colordim.store.tail import TailReader
@@ -46,6 +46,7 @@ class _Part:
     first: int
     table: Table
     frames: tuple[Columns, ...] | None  # None if it is sealed
+    units: tuple[Units, ...] | int  # of a sealed segment, how many entries its file has
 
 
 class FolderReader:
@@ -74,7 +75,7 @@ class FolderReader:
         self._rank = self._path / files.rank_name(rank)
         self._lock = threading.Lock()
         self._info = read_info(self._path)
-        self._sealed: dict[int, Table] = {}
+        self._sealed: dict[int, tuple[Table, int]] = {}
         self._tails: dict[int, TailReader] = {}
         self._footers: OrderedDict[Path, Footer] = OrderedDict()
         self._problems: dict[object, str] = {}
@@ -133,12 +134,13 @@ class FolderReader:
                     break
             self._streams = _read_streams(self._rank)
             self._ended = None if end is None else str(end["reason"])
-            parts = [_Part(first, table, None) for first, table in self._sealed.items()]
+            parts = [_Part(first, table, None, units) for first, (table, units) in self._sealed.items()]
             parts += [
                 _Part(
                     first,
                     batch_arrays(join_batches(frame.batches for frame in tail.frames)),
-                    tuple(frame.columns for frame in tail.frames),
+                    tuple(frame.columns for frame in tail.frames if frame.columns is not None),
+                    tuple(each for frame in tail.frames for each in frame.units),
                 )
                 for first, tail in self._tails.items()
                 if tail.frames
@@ -154,7 +156,8 @@ class FolderReader:
         return table
 
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
-        return ()
+        known = [each for part in self._parts for each in self._units_of(part)]
+        return [each for each in known if each.stream == stream.id and each.phase == phase]
 
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
         for part in self._parts:
@@ -247,6 +250,21 @@ class FolderReader:
             self._problems.pop((name, stream.id), None)
         return _Columns(buckets, counts, np.searchsorted(numbers, fired), counters, moments)
 
+    def _units_of(self, part: _Part) -> Sequence[Units]:
+        if isinstance(part.units, tuple):
+            return part.units
+        if part.units == 0:
+            return ()
+        name = f"{files.UNITS_FOLDER}/{files.numbered(part.first)}.parquet"
+        try:
+            units = read_units(self._footer(self._rank / name, part.first))
+        except Exception as error:  # a damaged file can fail in any way
+            numbers = part.table["batch"]
+            self._problems[name] = _left_out(name, int(numbers[0]), int(numbers[-1]), error, "the units of ")
+            return ()
+        self._problems.pop(name, None)
+        return units
+
     def _footer(self, path: Path, first: int) -> Footer:
         with self._lock:
             footer = self._footers.pop(path, None) or Footer(path, first)
@@ -302,7 +320,8 @@ def _of_tail(part: _Part, stream: Stream, numbers: npt.NDArray[np.int64]) -> _Co
     found = Columns.stream_of(part.frames or (), stream.id)
     if found is None:
         return _Columns.unfired()
-    return _Columns(*found.dense(numbers), np.searchsorted(numbers, found.batch), found.counters, found.moments)
+    fired = np.flatnonzero(found.fired)
+    return _Columns(found.bucket, found.counts, fired, found.counters[fired], found.moments[fired])
 
 
 def _left_out(name: str, first: int, last: int | None, error: Exception, what: str = "") -> str:

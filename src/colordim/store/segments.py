@@ -1,8 +1,9 @@
 """Sealed segments: immutable Parquet files that any engine reads.
 
 A segment is three files of one number, that of its first batch: the columns (a row per stream and
-occupied bucket), the moments (a row per stream and column) and the batches. The batches are written
-last: a segment counts from the moment its batches are there.
+occupied bucket), the moments (a row per stream and column) and the batches, and a fourth where
+anything is known of units. The batches are written last: a segment counts from the moment its
+batches are there.
 """
 
 from __future__ import annotations
@@ -18,20 +19,30 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from colordim.column import COUNTERS, MOMENTS, Stream
-from colordim.store.files import BATCHES, COLUMNS, MOMENTS_FOLDER, numbered, replacing
-from colordim.store.sparse import Columns, StreamColumns
-from colordim.store.table import batch_arrays, checksum, join_batches
+from colordim.column import COUNTERS, MOMENTS, Stream, Units
+from colordim.store.files import BATCHES, COLUMNS, MOMENTS_FOLDER, UNITS_FOLDER, numbered, replacing
+from colordim.store.sparse import Columns, Scratch, StreamColumns
+from colordim.store.table import (
+    UNITS,
+    arrow,
+    arrow_units,
+    batch_arrays,
+    checksum,
+    join_batches,
+    numbers,
+    unit_arrays,
+    units_of,
+)
 from colordim.store.tail import Frame
 
-__all__ = ["Footer", "Segment", "read_batches", "read_columns", "read_moments"]
+__all__ = ["Footer", "Segment", "read_batches", "read_columns", "read_moments", "read_units"]
 
 IntArray = npt.NDArray[np.int64]
 
 #: Rows of moments that share a row group: below that, the footer would outweigh the data.
 _GROUP_ROWS = 4096
-#: Decoded bytes after which memory that Arrow holds ready is given back.
-_RELEASE_BYTES = 8 << 20
+#: Bytes of a page: what Arrow needs for one stays in the processor's cache, and compresses best.
+_PAGE_BYTES = 128 << 10
 _KEY = b"colordim"
 
 
@@ -46,8 +57,11 @@ class Segment:
 
     def __init__(self, first: int) -> None:
         self.first = first
-        self.frames: list[Frame] = []
-        self._occupied: dict[int, npt.NDArray[np.bool_]] = {}
+        self._tables: list[pa.Table] = []
+        self._parts: list[Columns] = []
+        self._units: list[Units] = []
+        self._begin = np.zeros(1, np.int64)
+        self._occupied = np.zeros(0, np.bool_)
         self._cells = 0
         self._batches = 0
         self._recorded = 0
@@ -61,18 +75,21 @@ class Segment:
 
     def add(self, frame: Frame, streams: Sequence[Stream]) -> None:
         """Take one more frame; `streams` are those of the run, by id."""
-        self.frames.append(frame)
-        columns = frame.columns
-        for stream, (lo, hi) in columns.span.items():
-            occupied = self._occupied.get(stream)
-            if occupied is None:
-                occupied = self._occupied[stream] = np.zeros(streams[stream].axis.bins, np.bool_)
-            before = np.count_nonzero(occupied)
-            occupied[columns.bucket[columns.offsets[lo] : columns.offsets[hi]]] = True
-            self._cells += int(np.count_nonzero(occupied) - before)
+        self._tables.append(frame.batches)
+        self._units.extend(frame.units)
         self._batches += frame.batches.num_rows
-        self._recorded += frame.batches.column("recorded").to_numpy().sum()
-        self._columns += len(columns.stream)
+        columns = frame.columns
+        if columns is None:
+            return
+        self._parts.append(columns)
+        self._recorded += columns.number
+        self._columns += int(np.count_nonzero(columns.fired))
+        if len(self._begin) <= len(streams):
+            self._begin = np.cumsum([0, *(stream.axis.bins for stream in streams)])
+            self._occupied = np.append(self._occupied, np.zeros(self._begin[-1] - len(self._occupied), np.bool_))
+        place = np.repeat(self._begin[columns.stream], np.diff(columns.offsets)) + columns.bucket
+        self._cells += len(place) - int(np.count_nonzero(self._occupied[place]))
+        self._occupied[place] = True
 
     def seal(self, folder: Path, streams: Sequence[Stream], between: Callable[[], None]) -> None:
         """Write the segment's files; the batches, which make it count, come last.
@@ -91,11 +108,11 @@ class Segment:
         OSError
             If the disk does not take the data; no part of a file is left then.
         """
-        table = join_batches(frame.batches for frame in self.frames)
-        recorded = table.column("batch").to_numpy()[table.column("recorded").to_numpy()]
-        parts = [frame.columns for frame in self.frames]
-        ids = sorted(set().union(*(part.span for part in parts)))
+        table = join_batches(self._tables)
+        recorded = numbers(table.column("batch"))[numbers(table.column("recorded"))]
+        ids = np.unique(np.concatenate([np.zeros(0, np.int32), *(part.stream for part in self._parts)])).tolist()
         name = f"{numbered(self.first)}.parquet"
+        scratch = Scratch()
         with (
             replacing(folder / COLUMNS / name) as columns_path,
             replacing(folder / MOMENTS_FOLDER / name) as moments_path,
@@ -103,24 +120,26 @@ class Segment:
             _Writer(moments_path, _MOMENTS_SCHEMA, self.first) as moments_file,
         ):
             waiting: list[tuple[int, StreamColumns]] = []
-            held = 0
             for stream in ids:
-                found = Columns.stream_of(parts, stream)
-                assert found is not None
-                rows = _bucket_rows(streams[stream], found, recorded, self.first)
-                columns_file.write([stream], rows)
-                held += rows["counts"].nbytes
-                waiting.append((stream, found))
-                if sum(len(columns.batch) for _, columns in waiting) >= _GROUP_ROWS or stream == ids[-1]:
-                    moments_file.write([stream for stream, _ in waiting], _moment_rows(waiting))
+                found = Columns.stream_of(self._parts, stream, scratch)
+                if found is not None:
+                    columns_file.write([stream], _bucket_rows(streams[stream], found, self.first))
+                    waiting.append((stream, found))
+                if waiting and (len(waiting) * len(recorded) >= _GROUP_ROWS or stream == ids[-1]):
+                    moments_file.write([stream for stream, _ in waiting], _moment_rows(waiting, recorded))
                     waiting.clear()
-                if held > _RELEASE_BYTES:  # else Arrow keeps as much as all streams took together
-                    pa.default_memory_pool().release_unused()
-                    held = 0
                 between()
+        pa.default_memory_pool().release_unused()
+        if self._units:
+            (folder / UNITS_FOLDER).mkdir(exist_ok=True)
+            with (
+                replacing(folder / UNITS_FOLDER / name) as units_path,
+                _Writer(units_path, UNITS, self.first) as units_file,
+            ):
+                units_file.write_table([], arrow_units(self._units), checksum(unit_arrays(self._units)))
         with (
             replacing(folder / BATCHES / name) as batches_path,
-            _Writer(batches_path, table.schema, self.first) as batches_file,
+            _Writer(batches_path, table.schema, self.first, units=len(self._units)) as batches_file,
         ):
             batches_file.write_table([], table, checksum(batch_arrays(table)))
 
@@ -132,7 +151,7 @@ _COLUMNS_SCHEMA = pa.schema(
         ("lower", pa.float64()),
         ("upper", pa.float64()),
         ("first", pa.int64()),
-        pa.field("counts", pa.list_(pa.field("element", pa.int64(), nullable=False))),
+        pa.field("counts", pa.list_(pa.field("element", pa.int64(), nullable=False)), nullable=False),
     ]
 )
 _MOMENTS_SCHEMA = pa.schema(
@@ -151,58 +170,59 @@ _ENCODINGS = {
 }
 
 
-def _bucket_rows(stream: Stream, columns: StreamColumns, recorded: IntArray, first: int) -> dict[str, npt.NDArray[Any]]:
-    buckets, counts = columns.dense(recorded)
+def _bucket_rows(stream: Stream, columns: StreamColumns, first: int) -> dict[str, npt.NDArray[Any]]:
     edges = stream.axis.edges
     return {
-        "stream": np.full(len(buckets), stream.id, np.int32),
-        "bucket": buckets.astype(np.int32),
-        "lower": edges[buckets],
-        "upper": edges[buckets + 1],
-        "first": np.full(len(buckets), first, np.int64),
-        "counts": counts,
+        "stream": np.full(len(columns.bucket), stream.id, np.int32),
+        "bucket": columns.bucket.astype(np.int32),
+        "lower": edges[columns.bucket],
+        "upper": edges[columns.bucket + 1],
+        "first": np.full(len(columns.bucket), first, np.int64),
+        "counts": columns.counts,
     }
 
 
-def _moment_rows(streams: Sequence[tuple[int, StreamColumns]]) -> dict[str, npt.NDArray[Any]]:
-    counters = np.concatenate([columns.counters for _, columns in streams])
-    moments = np.concatenate([columns.moments for _, columns in streams])
-    numbers = np.array([stream for stream, _ in streams], np.int32)
+def _moment_rows(streams: Sequence[tuple[int, StreamColumns]], recorded: IntArray) -> dict[str, npt.NDArray[Any]]:
+    fired = np.concatenate([columns.fired for _, columns in streams])
+    # One row a counter, so that each of them lies in one piece.
+    counters = np.concatenate([columns.counters for _, columns in streams]).T[:, fired]
+    moments = np.concatenate([columns.moments for _, columns in streams]).T[:, fired]
     return {
-        "stream": np.repeat(numbers, [len(columns.batch) for _, columns in streams]),
-        "batch": np.concatenate([columns.batch for _, columns in streams]),
-        **dict(zip(COUNTERS, counters.T, strict=True)),
-        **dict(zip(MOMENTS, moments.T, strict=True)),
+        "stream": np.repeat(np.array([stream for stream, _ in streams], np.int32), len(recorded))[fired],
+        "batch": np.tile(recorded, len(streams))[fired],
+        **dict(zip(COUNTERS, counters, strict=True)),
+        **dict(zip(MOMENTS, moments, strict=True)),
     }
 
 
 class _Writer:
     """Writes row groups, and closes the file with their checksums in its footer."""
 
-    def __init__(self, path: Path, schema: pa.Schema, first: int) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, first: int, **facts: int) -> None:
         self._writer = pq.ParquetWriter(
             path,
             schema,
             compression="zstd",
             compression_level=1,
-            use_dictionary=[name for name in ("stream", "phase") if name in schema.names],
+            use_dictionary=[name for name in ("stream", "phase", "judged_on") if name in schema.names],
             column_encoding={
                 name: encoding for name, encoding in _ENCODINGS.items() if name.split(".")[0] in schema.names
             }
-            if "stream" in schema.names
+            if "under" in schema.names or "counts" in schema.names
             else None,
             write_statistics=[name for name in ("stream", "batch") if name in schema.names],
             write_page_checksum=True,
+            data_page_size=_PAGE_BYTES,
             store_schema=False,
         )
         self._schema = schema
-        self._first = first
+        self._facts = {"first": first, **facts}
         self._streams: list[list[int]] = []
         self._checksums: list[int] = []
 
     def write(self, streams: list[int], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        columns = [_arrow(arrays[name]) for name in self._schema.names]
-        self.write_table(streams, pa.table(columns, schema=self._schema), checksum(_checked(arrays)))
+        columns = [_arrow(arrays[field.name], field.type) for field in self._schema]
+        self.write_table(streams, pa.Table.from_arrays(columns, schema=self._schema), checksum(_checked(arrays)))
 
     def write_table(self, streams: list[int], table: pa.Table, crc: int) -> None:
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
@@ -215,19 +235,18 @@ class _Writer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                text = json.dumps({"first": self._first, "streams": self._streams, "crc": self._checksums}).encode()
+                text = json.dumps({**self._facts, "streams": self._streams, "crc": self._checksums}).encode()
                 self._writer.add_key_value_metadata({_KEY: b"%08x " % zlib.crc32(text) + text})
         finally:
             self._writer.close()
 
 
-def _arrow(array: npt.NDArray[Any]) -> pa.Array:
+def _arrow(array: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     if array.ndim == 1:
-        return pa.array(array)
+        return arrow(array, kind)
     rows, columns = array.shape
-    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * np.int32(columns))
-    kind = pa.list_(pa.field("element", pa.int64(), nullable=False))
-    return pa.ListArray.from_arrays(offsets, pa.array(array.ravel()), type=kind)
+    offsets = arrow(np.arange(rows + 1, dtype=np.int32) * np.int32(columns), pa.int32())
+    return pa.ListArray.from_arrays(offsets, arrow(array.reshape(-1), pa.int64()), type=kind)
 
 
 def _checked(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -259,6 +278,7 @@ class Footer:
         if described["first"] != first:
             raise ValueError(f"it holds the batches from {described['first']} on")
         self._checksums = described["crc"]
+        self.units = int(described.get("units", 0))
         self.group_of = {stream: group for group, ids in enumerate(described["streams"]) for stream in ids}
 
     def read(self, group: int, columns: Sequence[str] | None) -> pa.Table:
@@ -270,12 +290,19 @@ class Footer:
             raise ValueError("a checksum does not match")
 
 
-def read_batches(folder: Path, first: int) -> dict[str, npt.NDArray[Any]]:
-    """Return the table of batches of a segment; raises as :class:`Footer` does."""
+def read_batches(folder: Path, first: int) -> tuple[dict[str, npt.NDArray[Any]], int]:
+    """Return the table of batches of a segment, and how many entries of units it has; raises as :class:`Footer` does."""
     footer = Footer(folder / BATCHES / f"{numbered(first)}.parquet", first)
     arrays = batch_arrays(footer.read(0, None))
     footer.check(0, arrays)
-    return arrays
+    return arrays, footer.units
+
+
+def read_units(footer: Footer) -> list[Units]:
+    """Return all that is known of units in a segment; raises as :class:`Footer` does."""
+    units = units_of(footer.read(0, None))
+    footer.check(0, unit_arrays(units))
+    return units
 
 
 def read_columns(footer: Footer, stream: int, batches: int) -> tuple[IntArray, IntArray]:
@@ -284,9 +311,9 @@ def read_columns(footer: Footer, stream: int, batches: int) -> tuple[IntArray, I
     table = footer.read(group, ["stream", "bucket", "counts"])
     counts = table.column("counts").combine_chunks()
     arrays = {
-        "stream": table.column("stream").to_numpy(),
-        "bucket": table.column("bucket").to_numpy(),
-        "counts": _one(counts).flatten().to_numpy(),
+        "stream": numbers(table.column("stream")),
+        "bucket": numbers(table.column("bucket")),
+        "counts": numbers(_one(counts).flatten()),
     }
     footer.check(group, arrays)
     return arrays["bucket"].astype(np.int64), arrays["counts"].reshape(table.num_rows, batches)
@@ -296,7 +323,7 @@ def read_moments(footer: Footer, stream: int) -> tuple[IntArray, IntArray, npt.N
     """Return the batches in which a stream fired, its counters and its moments; raises as :class:`Footer` does."""
     group = footer.group_of[stream]
     table = footer.read(group, None)
-    arrays = {name: table.column(name).to_numpy() for name in _MOMENTS_SCHEMA.names}
+    arrays = {name: numbers(table.column(name)) for name in _MOMENTS_SCHEMA.names}
     footer.check(group, arrays)
     mine = arrays["stream"] == stream
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,195 +10,141 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import COUNTERS, MOMENTS, Batch, Stream
+from colordim.column import COUNTERS, MOMENTS
+from colordim.store.chunk import Chunk
 
-__all__ = ["Appended", "Columns", "StreamColumns"]
+__all__ = ["Columns", "Scratch", "StreamColumns"]
 
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """One batch as it was appended, its zeros left out.
-
-    `where` are the positions of the nonzero integers among the batch's row, `values` what stands there.
-    """
-
-    batch: Batch
-    streams: Sequence[Stream]
-    where: IntArray
-    values: IntArray
-    moments: npt.NDArray[np.float64]
-    dense_bytes: int
-
-    @classmethod
-    def of(cls, batch: Batch, streams: Sequence[Stream], rows: IntArray, moments: npt.NDArray[np.float64]) -> Appended:
-        """Leave the zeros of `rows` out."""
-        where = np.flatnonzero(rows.astype(np.bool_))  # through bool: a third of the time of flatnonzero alone
-        return cls(batch, streams, where, rows[where], moments, rows.nbytes)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory, roughly."""
-        return 1000 + 16 * len(self.where) + self.moments.nbytes
-
-
 @dataclass(frozen=True)
 class StreamColumns:
-    """The columns of one stream.
+    """The columns of one stream in m batches.
 
     Attributes
     ----------
-    batch : ndarray of int64, shape ``[n]``
-    length : ndarray of int64, shape ``[n]``
-        How many buckets of each column are occupied.
-    bucket, counts : ndarray of small integers, shape ``[length.sum()]``
-    counters : ndarray of int64, shape ``[n, 8]``
-    moments : ndarray of float64, shape ``[n, 4]``
+    bucket : ndarray of int64, shape ``[occupied]``
+        The buckets that are occupied in any of the batches, ascending.
+    counts : ndarray of int64, shape ``[occupied, m]``
+    fired : ndarray of bool, shape ``[m]``
+        Whether the stream has a column in the batch.
+    counters : ndarray of int64, shape ``[m, 8]``
+    moments : ndarray of float64, shape ``[m, 4]``
     """
 
-    batch: IntArray
-    length: IntArray
-    bucket: npt.NDArray[Any]
-    counts: npt.NDArray[Any]
+    bucket: IntArray
+    counts: IntArray
+    fired: npt.NDArray[np.bool_]
     counters: IntArray
     moments: npt.NDArray[np.float64]
 
-    def dense(self, batches: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the occupied buckets, and their counts by bucket and batch.
 
-        Parameters
-        ----------
-        batches : ndarray of int64, shape ``[m]``
-            Ascending; every batch of the columns is among them.
+class Scratch:
+    """Memory that is used again and again: asking the system for it costs more than filling it."""
 
-        Returns
-        -------
-        buckets : ndarray of int64, shape ``[occupied]``
-        counts : ndarray of int64, shape ``[occupied, m]``
-        """
-        place = np.searchsorted(batches, self.batch).astype(np.int32)
-        occupied = np.zeros(int(self.bucket.max(initial=0)) + 1, np.bool_)
-        occupied[self.bucket] = True
-        row = np.cumsum(occupied) - 1
-        buckets = np.flatnonzero(occupied)
-        counts = np.zeros(len(buckets) * len(batches), np.int64)
-        flat = (row * len(batches))[self.bucket]  # one index takes half the time of two
-        flat += np.repeat(place, self.length)
-        counts[flat] = self.counts
-        return buckets, counts.reshape(len(buckets), len(batches))
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.int64)
+
+    def zeros(self, rows: int, columns: int) -> IntArray:
+        """Return zeros, which hold until the next call."""
+        if self._memory.size < rows * columns:
+            self._memory = np.empty(rows * columns, np.int64)
+        zeros = self._memory[: rows * columns].reshape(rows, columns)
+        zeros.fill(0)
+        return zeros
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of several streams and batches, ordered by stream, then by batch.
+    """Columns of n streams in m batches, by stream, then bucket, then batch.
 
     Attributes
     ----------
     stream : ndarray of int32, shape ``[n]``
-    batch : ndarray of int64, shape ``[n]``
-    counters : ndarray of int64, shape ``[n, 8]``
-    moments : ndarray of float64, shape ``[n, 4]``
+        Ascending.
+    fired : ndarray of bool, shape ``[n, m]``
+        Where a stream has no column, there are zeros in `counts` and `counters`.
+    counters : ndarray of int64, shape ``[n, m, 8]``
+    moments : ndarray of float64, shape ``[n, m, 4]``
     offsets : ndarray of int64, shape ``[n + 1]``
-        Where each column begins in `bucket` and `counts`.
-    bucket, counts : ndarray of the smallest integers that hold them
-        The occupied buckets of the columns, ascending within each, and their counts.
+        Where the buckets of each stream begin.
+    bucket : ndarray of int32, shape ``[offsets[-1]]``
+        The buckets that are occupied in any of the batches, ascending within a stream.
+    counts : ndarray of the smallest integers that hold them, shape ``[offsets[-1], m]``
     """
 
     stream: npt.NDArray[np.int32]
-    batch: IntArray
+    fired: npt.NDArray[np.bool_]
     counters: IntArray
     moments: npt.NDArray[np.float64]
     offsets: IntArray
-    bucket: npt.NDArray[Any]
+    bucket: npt.NDArray[np.int32]
     counts: npt.NDArray[Any]
 
     @classmethod
-    def of(cls, batches: Sequence[Appended]) -> Columns:
-        """Gather what was appended; batches that are not recorded have no columns."""
-        recorded = [appended for appended in batches if appended.batch.recorded and len(appended.streams)]
-        if not recorded:
-            none = np.zeros(0, np.int64)
-            return cls(
-                none.astype(np.int32),
-                none,
-                none.reshape(0, len(COUNTERS)),
-                np.zeros((0, len(MOMENTS))),
-                np.zeros(1, np.int64),
-                none.astype(np.uint16),
-                none.astype(np.uint8),
-            )
-        shapes: dict[tuple[int, ...], tuple[IntArray, IntArray]] = {}
-        bases = np.cumsum([0] + [appended.dense_bytes // 8 for appended in recorded])
-        starts, bins, ids = [], [], []
-        for base, appended in zip(bases, recorded, strict=False):
-            key = tuple([stream.id for stream in appended.streams])
-            if key not in shapes:
-                shape = np.array([stream.axis.bins for stream in appended.streams], np.int64)
-                shapes[key] = shape, np.cumsum(shape + len(COUNTERS)) - shape - len(COUNTERS)
-            starts.append(shapes[key][1] + base)
-            bins.append(shapes[key][0])
-            ids.append(key)
-        where = np.concatenate([appended.where + base for base, appended in zip(bases, recorded, strict=False)])
-        values = np.concatenate([appended.values for appended in recorded])
-        stream = np.concatenate([np.array(key, np.int32) for key in ids])
-        order = np.argsort(stream, kind="stable")
-        start, bin_count = np.concatenate(starts)[order], np.concatenate(bins)[order]
-        begin = np.searchsorted(where, start)
-        middle = np.searchsorted(where, start + bin_count)
-        end = np.searchsorted(where, start + bin_count + len(COUNTERS))
-
-        length = middle - begin
-        take = _ranges(begin, length)
-        bucket = where[take] - np.repeat(start, length)
-        rest = _ranges(middle, end - middle)
-        column = np.repeat(np.arange(len(order)), end - middle)
-        counters = np.zeros((len(order), len(COUNTERS)), np.int64)
-        counters[column, where[rest] - (start + bin_count)[column]] = values[rest]
-        numbers = np.array([appended.batch.batch for appended in recorded], np.int64)
+    def of(cls, chunk: Chunk) -> Columns:
+        """Leave out what is empty, and put together what belongs to a bucket."""
+        layout = chunk.layout
+        rows = chunk.rows[: chunk.filled]
+        bits = np.bitwise_or.reduce(rows, axis=0) & layout.mask
+        place = np.flatnonzero(bits)
+        highest = bits.take(place)
         return cls(
-            stream=stream[order],
-            batch=np.repeat(numbers, [len(key) for key in ids])[order],
-            counters=counters,
-            moments=np.concatenate([appended.moments for appended in recorded])[order],
-            offsets=np.append(0, np.cumsum(length)),
-            bucket=_smallest(bucket),
-            counts=_smallest(values[take]),
+            stream=layout.stream,
+            fired=chunk.fired,
+            counters=np.ascontiguousarray(rows.take(layout.counters, axis=1).swapaxes(0, 1)),
+            moments=chunk.moments[: chunk.filled].swapaxes(0, 1).copy(),  # the chunk is filled again
+            offsets=np.append(np.searchsorted(place, layout.start), len(place)),
+            bucket=layout.bucket.take(place),
+            counts=rows.take(place, axis=1).T.astype(_smallest(highest), order="C"),
         )
+
+    @property
+    def number(self) -> int:
+        """How many batches there are."""
+        return int(self.fired.shape[1])
 
     @cached_property
-    def span(self) -> dict[int, tuple[int, int]]:
-        """First column, and the one past the last, of each stream that has any."""
-        starts = np.flatnonzero(np.diff(self.stream, prepend=-1))
-        ends = np.append(starts, len(self.stream))[1:]
-        return {int(self.stream[lo]): (int(lo), int(hi)) for lo, hi in zip(starts, ends, strict=True)}
+    def place(self) -> dict[int, int]:
+        """Where each stream is."""
+        return {stream: place for place, stream in enumerate(self.stream.tolist())}
 
     @staticmethod
-    def stream_of(parts: Iterable[Columns], stream: int) -> StreamColumns | None:
-        """Return the columns of one stream in all `parts`, which ascend, or None without any."""
-        spans = [(part, *part.span[stream]) for part in parts if stream in part.span]
-        if not spans:
+    def stream_of(parts: Sequence[Columns], stream: int, scratch: Scratch | None = None) -> StreamColumns | None:
+        """Return the columns of one stream in the batches of all `parts`, or None if it never fired.
+
+        With `scratch`, `counts` holds until that is used again.
+        """
+        number = sum(part.number for part in parts)
+        fired = np.zeros(number, np.bool_)
+        counters = np.zeros((number, len(COUNTERS)), np.int64)
+        moments = np.zeros((number, len(MOMENTS)))
+        found: list[tuple[slice, npt.NDArray[np.int32], npt.NDArray[Any]]] = []
+        end = 0
+        for part in parts:
+            batches = slice(end, end := end + part.number)
+            at = part.place.get(stream)
+            if at is not None:
+                fired[batches], counters[batches], moments[batches] = (
+                    part.fired[at],
+                    part.counters[at],
+                    part.moments[at],
+                )
+                buckets = slice(part.offsets[at], part.offsets[at + 1])
+                found.append((batches, part.bucket[buckets], part.counts[buckets]))
+        if not fired.any():
             return None
-
-        inner = [(part, part.offsets[lo], part.offsets[hi]) for part, lo, hi in spans]
-        return StreamColumns(
-            batch=np.concatenate([part.batch[lo:hi] for part, lo, hi in spans]),
-            length=np.concatenate([np.diff(part.offsets[lo : hi + 1]) for part, lo, hi in spans]),
-            bucket=np.concatenate([part.bucket[lo:hi] for part, lo, hi in inner]),
-            counts=np.concatenate([part.counts[lo:hi] for part, lo, hi in inner]),
-            counters=np.concatenate([part.counters[lo:hi] for part, lo, hi in spans]),
-            moments=np.concatenate([part.moments[lo:hi] for part, lo, hi in spans]),
-        )
+        occupied = np.zeros(1 + max(int(bucket[-1]) if len(bucket) else 0 for _, bucket, _ in found), np.bool_)
+        for _, bucket, _ in found:
+            occupied[bucket] = True
+        row = np.cumsum(occupied) - 1
+        counts = (scratch or Scratch()).zeros(int(np.count_nonzero(occupied)), number)
+        for batches, bucket, part_counts in found:
+            counts[row[bucket], batches] = part_counts
+        return StreamColumns(np.flatnonzero(occupied), counts, fired, counters, moments)
 
 
-def _ranges(start: IntArray, length: IntArray) -> IntArray:
-    """Return ``arange(s, s + n)`` for every pair, one after the other."""
-    ends = np.cumsum(length)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.repeat(start - (ends - length), length) + np.arange(total)
-
-
-def _smallest(values: IntArray) -> npt.NDArray[Any]:
+def _smallest(values: IntArray) -> np.dtype[Any]:
     low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    # No uint64: joined with int64 it would become float64.
-    return values.astype(np.min_scalar_type(high)) if low >= 0 and high < 2**32 else values
+    return np.min_scalar_type(high) if low >= 0 and high < 2**32 else np.dtype(np.int64)

@@ -1,4 +1,4 @@
-"""The table of batches in Arrow: what is known of a batch besides its columns."""
+"""The tables in Arrow: what is known of a batch besides its columns, and of units; their checksums."""
 
 from __future__ import annotations
 
@@ -10,33 +10,86 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from colordim.column import Batch
+from colordim.column import Batch, Units
 from colordim.store.base import batch_key
 from colordim.store.memory import batch_table
 
-__all__ = ["arrow_batches", "batch_arrays", "checksum", "join_batches"]
+__all__ = [
+    "UNITS",
+    "arrow",
+    "arrow_batches",
+    "arrow_units",
+    "batch_arrays",
+    "checksum",
+    "join_batches",
+    "numbers",
+    "unit_arrays",
+    "units_of",
+]
 
 _EMPTY = batch_table([])
+_TYPES = {"phase": pa.string(), "recorded": pa.bool_(), "time": pa.float64()}
+
+#: The table of units.
+UNITS = pa.schema(
+    [
+        ("stream", pa.int32()),
+        ("judged_on", pa.string()),
+        ("phase", pa.string()),
+        ("first", pa.int64()),
+        ("last", pa.int64()),
+        ("number", pa.int64()),
+        ("active", pa.binary()),
+    ]
+)
+
+
+def arrow(values: npt.NDArray[Any], kind: pa.DataType, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return numbers as an Arrow array, which shares their memory.
+
+    Unlike ``pyarrow.array``, which imports pandas to see whether they are one of its: half a second, within a training.
+    """
+    data = np.packbits(values, bitorder="little") if values.dtype == np.bool_ else np.ascontiguousarray(values)
+    mask = None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(kind, len(values), [mask, pa.py_buffer(data)])
+
+
+def numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Return an Arrow column of numbers as NumPy array, NaN where it is null; see :func:`arrow` for why."""
+    if isinstance(column, pa.ChunkedArray):
+        chunks = [numbers(chunk) for chunk in column.chunks]
+        return chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros(0, column.type.to_pandas_dtype()), *chunks])
+    valid, data = column.buffers()
+    here = slice(column.offset, column.offset + len(column))
+    if column.type == pa.bool_():
+        return _bits(data)[here]
+    values = np.frombuffer(data or b"", column.type.to_pandas_dtype())[here]
+    return np.where(_bits(valid)[here], values, np.nan) if column.null_count else values
+
+
+def _bits(buffer: pa.Buffer | None) -> npt.NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(buffer or b"", np.uint8), bitorder="little").view(np.bool_)
+
+
+def _arrow_bytes(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
+    offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))])
 
 
 def arrow_batches(batches: Sequence[Batch]) -> pa.Table:
     """Return one row a batch; what was logged is float64, null where it was not logged."""
-    columns: dict[str, pa.Array] = {
-        "batch": pa.array([b.batch for b in batches], pa.int64()),
-        "index": pa.array([b.index for b in batches], pa.int64()),
-        "epoch": pa.array([b.epoch for b in batches], pa.int64()),
-        "step": pa.array([b.step for b in batches], pa.int64()),
-        "phase": pa.array([b.phase for b in batches], pa.string()),
-        "time": pa.array([b.time for b in batches], pa.float64()),
-        "recorded": pa.array([b.recorded for b in batches], pa.bool_()),
+    columns = {
+        name: arrow(np.array([getattr(b, name) for b in batches], empty.dtype), _TYPES.get(name, pa.int64()))
+        for name, empty in _EMPTY.items()
+        if name != "phase"
     }
+    columns["phase"] = _arrow_bytes([b.phase.encode() for b in batches], pa.string())
+    columns = {name: columns[name] for name in _EMPTY}
     for name in dict.fromkeys(name for b in batches for name in b.values):
-        columns[batch_key(name)] = pa.array([_number(b, name) for b in batches], pa.float64())
-    return pa.table(columns)
-
-
-def _number(batch: Batch, name: str) -> float | None:
-    return float(batch.values[name]) if name in batch.values else None
+        valid = np.array([name in b.values for b in batches])
+        values = np.array([float(b.values.get(name, 0.0)) for b in batches])
+        columns[batch_key(name)] = arrow(values, pa.float64(), valid)
+    return pa.Table.from_arrays(list(columns.values()), names=list(columns))
 
 
 def join_batches(tables: Iterable[pa.Table]) -> pa.Table:
@@ -57,11 +110,51 @@ def batch_arrays(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
         column = table.column(name)
         if column.null_count:
             raise ValueError(f"its column {name!r} has holes")
-        values = column.to_pylist() if name == "phase" else column.to_numpy()
+        values = column.to_pylist() if name == "phase" else numbers(column)
         arrays[name] = np.asarray(values, dtype=empty.dtype)
     for name in table.column_names:
         if name not in arrays:
-            arrays[name] = np.asarray(table.column(name).to_numpy(), np.float64)
+            arrays[name] = np.asarray(numbers(table.column(name)), np.float64)
+    return arrays
+
+
+def arrow_units(units: Sequence[Units]) -> pa.Table:
+    """Return one row an entry, as :data:`UNITS` says."""
+    columns = [
+        _arrow_bytes([_bytes(getattr(each, field.name)) for each in units], field.type)
+        if field.type in (pa.string(), pa.binary())
+        else arrow(np.array([getattr(each, field.name) for each in units], field.type.to_pandas_dtype()), field.type)
+        for field in UNITS
+    ]
+    return pa.Table.from_arrays(columns, schema=UNITS)
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+def units_of(table: pa.Table) -> list[Units]:
+    """Return what :func:`arrow_units` made a table of.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If it is no such table.
+    """
+    return [Units(**row) for row in table.select(UNITS.names).to_pylist()]
+
+
+def unit_arrays(units: Sequence[Units]) -> dict[str, npt.NDArray[Any]]:
+    """Return what :func:`checksum` takes of them; texts and bits as their lengths and their bytes."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for field in UNITS:
+        values = [getattr(each, field.name) for each in units]
+        if field.type in (pa.string(), pa.binary()):
+            texts = [_bytes(value) for value in values]
+            arrays[f"{field.name} lengths"] = np.array([len(text) for text in texts], np.int64)
+            arrays[field.name] = np.frombuffer(b"".join(texts), np.uint8)
+        else:
+            arrays[field.name] = np.array(values, np.int64)
     return arrays
 
 

@@ -1,8 +1,9 @@
 """The tail: the newest batches of a run, appended frame by frame, each with its own checksum.
 
 A file begins with :data:`MAGIC`. A frame is a marker, the length and the CRC-32 of its payload, and
-the payload: the length of a first Arrow IPC stream (the table of batches), that stream, and a
-second one (the columns). The marker lets a reader find the next frame behind a damaged one.
+the payload: the lengths of three Arrow IPC streams, and these: the table of batches, the columns, a
+row a stream, and the units; the last two have no bytes where there are none. The marker lets a
+reader find the next frame behind a damaged one.
 """
 
 from __future__ import annotations
@@ -18,32 +19,38 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from colordim.column import COUNTERS, MOMENTS
+from colordim.column import COUNTERS, MOMENTS, Units
+from colordim.store.chunk import Chunk
 from colordim.store.files import BINARY
-from colordim.store.sparse import Appended, Columns
-from colordim.store.table import arrow_batches
+from colordim.store.sparse import Columns
+from colordim.store.table import arrow, arrow_batches, arrow_units, numbers, units_of
 
 __all__ = ["MAGIC", "Frame", "TailReader", "TailWriter"]
 
 MAGIC = b"colordim tail 1\n"
 _MARKER = b"\xc0\x1dFr"
 _HEADER = struct.Struct("<4sII")  # marker, length of the payload, CRC-32 of the payload
-_LENGTH = struct.Struct("<Q")
-# lz4 takes a third of the time of zstd, and the tail is removed soon.
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+_LENGTHS = struct.Struct("<QQQ")
+# Not compressed: a frame is written while training fills the processors, and the tail is removed soon. Not in threads:
+# they would be Arrow's own, one more for the training to share the processors with.
+_OPTIONS = pa.ipc.IpcWriteOptions(use_threads=False)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The batches of one flush, with their columns."""
+    """The batches of one flush, with their columns and what is known of their units.
+
+    `columns` is None where no batch was recorded; else it has a place for every recorded batch.
+    """
 
     batches: pa.Table
-    columns: Columns
+    columns: Columns | None
+    units: Sequence[Units] = ()
 
     @classmethod
-    def of(cls, batches: Sequence[Appended]) -> Frame:
+    def of(cls, chunk: Chunk) -> Frame:
         """Gather what was appended, at least one batch."""
-        return cls(arrow_batches([appended.batch for appended in batches]), Columns.of(batches))
+        return cls(arrow_batches(chunk.batches), Columns.of(chunk) if chunk.filled else None, tuple(chunk.units))
 
     @property
     def first(self) -> int:
@@ -57,46 +64,69 @@ class Frame:
 
     def to_bytes(self) -> bytes:
         """Return the frame as it stands in the file, marker and checksum included."""
-        columns = self.columns
-        offsets = pa.array(columns.offsets.astype(np.int32))
-        table = pa.table(
-            {
-                "stream": columns.stream,
-                "batch": columns.batch,
-                "counters": pa.FixedSizeListArray.from_arrays(columns.counters.ravel(), len(COUNTERS)),
-                "moments": pa.FixedSizeListArray.from_arrays(columns.moments.ravel(), len(MOMENTS)),
-                "bucket": pa.ListArray.from_arrays(offsets, columns.bucket),
-                "counts": pa.ListArray.from_arrays(offsets, columns.counts),
-            }
-        )
-        batches = _stream_bytes(self.batches)
-        payload = b"".join([_LENGTH.pack(len(batches)), batches, _stream_bytes(table)])
+        parts = [
+            _stream_bytes(self.batches),
+            _stream_bytes(_arrow_columns(self.columns)) if self.columns else b"",
+            _stream_bytes(arrow_units(self.units)) if self.units else b"",
+        ]
+        payload = b"".join([_LENGTHS.pack(*map(len, parts)), *parts])
         return _HEADER.pack(_MARKER, len(payload), zlib.crc32(payload)) + payload
 
     @classmethod
     def from_payload(cls, payload: memoryview) -> Frame:
         """Read what :meth:`to_bytes` wrote behind the header."""
-        (length,) = _LENGTH.unpack_from(payload)
-        batches = pa.ipc.open_stream(payload[_LENGTH.size : _LENGTH.size + length]).read_all()
-        table = pa.ipc.open_stream(payload[_LENGTH.size + length :]).read_all().combine_chunks()
-        n = table.num_rows
-        (bucket, counts), counters, moments = (
-            [_only_chunk(table, name) for name in ("bucket", "counts")],
-            _only_chunk(table, "counters"),
-            _only_chunk(table, "moments"),
-        )
+        parts: list[pa.Table] = []
+        begin = _LENGTHS.size
+        for length in _LENGTHS.unpack_from(payload):
+            part = payload[begin : begin + length]
+            parts.append(pa.ipc.open_stream(part).read_all().combine_chunks() if length else None)
+            begin += length
+        batches, columns, units = parts
         return cls(
             batches,
-            Columns(
-                stream=_only_chunk(table, "stream").to_numpy(),
-                batch=_only_chunk(table, "batch").to_numpy(),
-                counters=counters.flatten().to_numpy().reshape(n, len(COUNTERS)),
-                moments=moments.flatten().to_numpy().reshape(n, len(MOMENTS)),
-                offsets=bucket.offsets.to_numpy().astype(np.int64),
-                bucket=bucket.values.to_numpy(),
-                counts=counts.values.to_numpy(),
-            ),
+            None if columns is None else _columns_of(columns, int(numbers(batches.column("recorded")).sum())),
+            () if units is None else units_of(units),
         )
+
+
+def _arrow_columns(columns: Columns) -> pa.Table:
+    """Return one row a stream."""
+    lists = {
+        "fired": columns.fired,
+        "counters": columns.counters,
+        "moments": columns.moments,
+        "bucket": columns.bucket.astype(np.min_scalar_type(int(columns.bucket.max(initial=0)))),
+        "counts": columns.counts,
+    }
+    equal = np.arange(len(columns.stream) + 1)
+    arrays = [arrow(columns.stream, pa.int32())]
+    for name, values in lists.items():
+        if name == "bucket":
+            offsets = columns.offsets
+        elif name == "counts":
+            offsets = columns.offsets * columns.number
+        else:
+            offsets = equal * (values.size // len(columns.stream) if len(columns.stream) else 0)
+        kind = pa.bool_() if values.dtype == np.bool_ else pa.from_numpy_dtype(values.dtype)
+        flat = arrow(values.reshape(-1), kind)
+        arrays.append(pa.ListArray.from_arrays(arrow(offsets.astype(np.int32), pa.int32()), flat))
+    return pa.Table.from_arrays(arrays, names=["stream", *lists])
+
+
+def _columns_of(table: pa.Table, number: int) -> Columns:
+    """Return what :func:`_arrow_columns` made a table of; `number` is that of the recorded batches."""
+    n = table.num_rows
+    lists = {name: _only_chunk(table, name) for name in ("fired", "counters", "moments", "bucket", "counts")}
+    offsets = numbers(lists["bucket"].offsets).astype(np.int64)
+    return Columns(
+        stream=numbers(_only_chunk(table, "stream")),
+        fired=numbers(lists["fired"].values).reshape(n, number),
+        counters=numbers(lists["counters"].values).reshape(n, number, len(COUNTERS)),
+        moments=numbers(lists["moments"].values).reshape(n, number, len(MOMENTS)),
+        offsets=offsets,
+        bucket=numbers(lists["bucket"].values).astype(np.int32),
+        counts=numbers(lists["counts"].values).reshape(int(offsets[-1]), number),
+    )
 
 
 class TailWriter:

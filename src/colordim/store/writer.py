@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,8 @@ import numpy.typing as npt
 
 from colordim.column import Batch, Stream, Units
 from colordim.errors import ColordimWarning
+from colordim.store.chunk import Chunk, Layout
 from colordim.store.disk import Disk, create
-from colordim.store.sparse import Appended
 
 __all__ = ["FolderWriter"]
 
@@ -28,6 +29,20 @@ _MB = 1 << 20
 _logger = logging.getLogger("colordim")
 #: Seconds until a failed write is tried again: the first time, and at most.
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
+#: Chunks that were written and are kept to be filled again.
+_SPARE = 2
+
+_writers: weakref.WeakSet[FolderWriter] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """Make the writers of a forked child do nothing: it has their memory and their open files, but not their threads."""
+    for writer in _writers:
+        writer._closed = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class _Retry:
@@ -48,8 +63,8 @@ class _Retry:
 class FolderWriter:
     """Writes a run into a folder, as a :class:`~colordim.column.Sink`.
 
-    The disk never holds up training and its errors never stop it: :meth:`append` only drops the
-    zeros and queues the rest. While the disk fails, what was appended waits in memory, up to
+    The disk never holds up training and its errors never stop it: :meth:`append` only copies the
+    rows. While the disk fails, what was appended waits in memory, up to
     `queue_bytes`, and is written as soon as the disk takes data again; what no longer fits is left
     out and counted. There is one :class:`~colordim.errors.ColordimWarning` if the disk fails and
     one if it hangs. In a forked child every method does nothing.
@@ -97,15 +112,17 @@ class FolderWriter:
         self._seal_bytes = seal_bytes
         self._queue_bytes = queue_bytes
         self._patience = patience
-        self._pid = os.getpid()
 
-        # Shared with the thread, under the lock of `_changed`.
-        self._changed = threading.Condition()
+        # Shared with the thread, under the lock.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._streams: list[Stream] = []
         self._facts: Mapping[str, Any] | None = None
-        self._queue: deque[tuple[float, Appended]] = deque()
-        self._waiting_bytes = 0
-        self._dense_bytes = 0
+        self._chunk: Chunk | None = None  # that is being filled
+        self._queue: deque[Chunk] = deque()  # of those that make a frame
+        self._queued_bytes = 0
+        self._spare: list[Chunk] = []
+        self._layout = Layout(())
         self._asked = 0
         self._answered = 0
         self._reason: str | None = None
@@ -122,6 +139,7 @@ class FolderWriter:
         self._warned: set[str] = set()
         self._closed = False
         self._disk = Disk(self.path)
+        _writers.add(self)
         atexit.register(self._at_exit)
         threading.Thread(target=self._work, name="colordim-writer", daemon=True).start()
 
@@ -135,7 +153,7 @@ class FolderWriter:
         return self._seconds
 
     def declare(self, stream: Stream) -> None:
-        if self._inert():
+        if self._closed:
             return
         with self._changed:
             if stream.id != len(self._streams):
@@ -143,7 +161,7 @@ class FolderWriter:
             self._streams.append(stream)
 
     def describe(self, facts: Mapping[str, Any]) -> None:
-        if not self._inert():
+        if not self._closed:
             self._facts = facts
 
     def append(
@@ -154,23 +172,26 @@ class FolderWriter:
         moments: npt.NDArray[np.float64],
         units: Sequence[Units] = (),
     ) -> None:
-        if self._inert():
+        if self._closed:
             return
-        appended = Appended.of(batch, tuple(streams), rows, moments.copy())
-        with self._changed:
-            if self._has_room(appended.nbytes) or self._wait_for_room(appended.nbytes):
-                self._queue.append((time.monotonic(), appended))
-                self._waiting_bytes += appended.nbytes
-                self._dense_bytes += appended.dense_bytes
-                # The thread sleeps without a limit only while nothing waits: wake it for the first, and when it is due.
-                if len(self._queue) == 1 or self._full_frame():
-                    self._changed.notify_all()
-            else:
-                self._dropped += 1
-        self._warn()
+        if not isinstance(streams, list):
+            streams = list(streams)
+        with self._lock:
+            chunk = self._chunk
+            if chunk is None or not chunk.put(batch, streams, rows, moments, units):
+                chunk = self._begin(streams)
+                if chunk is None:
+                    self._dropped += 1
+                else:
+                    chunk.put(batch, streams, rows, moments, units)
+                    self._changed.notify_all()  # without a chunk, the thread sleeps without a limit
+            if chunk is not None and chunk.full:
+                self._enqueue(chunk)
+        if self._message:
+            self._warn()
 
     def flush(self) -> None:
-        if self._inert():
+        if self._closed:
             return
         with self._changed:
             self._asked += 1
@@ -182,7 +203,7 @@ class FolderWriter:
         self._warn()
 
     def close(self, reason: str) -> None:
-        if self._inert():
+        if self._closed:
             return
         self._closed = True
         atexit.unregister(self._at_exit)
@@ -191,36 +212,52 @@ class FolderWriter:
             self._changed.notify_all()
             if not self._changed.wait_for(lambda: self._done, self._patience):
                 self._hung()
-            lost = self._dropped + len(self._queue)
+            lost = self._dropped + self._waiting()
         self._warn()
         if lost:  # no second warning: this is the sum, for the log
             _logger.warning(
                 "%d batches could not be written to %s; what was written before is readable.", lost, self.path
             )
 
-    def _inert(self) -> bool:
-        # A forked child has the queue and the open file, but neither the thread nor the right to write.
-        return self._closed or os.getpid() != self._pid
-
     def _at_exit(self) -> None:
         self.close("the process exited without stopping the recording")
 
-    # What follows runs on the training thread, with the lock held.
+    # What follows runs with the lock held.
 
-    def _has_room(self, size: int) -> bool:
-        return not self._queue or self._waiting_bytes + size <= self._queue_bytes
+    def _begin(self, streams: list[Stream]) -> Chunk | None:
+        """Return a new chunk for a batch of these streams, or None if there is no room."""
+        if self._chunk is not None:
+            self._enqueue(self._chunk)
+        if not self._has_room() and not self._wait_for_room():
+            return None
+        self._layout = self._layout.with_streams(streams)
+        self._spare = [chunk for chunk in self._spare if chunk.layout is self._layout]
+        self._chunk = self._spare.pop() if self._spare else Chunk(self._layout, self._flush_batches, self._flush_bytes)
+        return self._chunk
 
-    def _full_frame(self) -> bool:
-        return len(self._queue) >= self._flush_batches or self._dense_bytes >= self._flush_bytes
+    def _enqueue(self, chunk: Chunk) -> None:
+        """Let the thread write the chunk that was filled last."""
+        self._chunk = None
+        self._layout = chunk.next_layout()
+        self._queue.append(chunk)
+        self._queued_bytes += chunk.nbytes
+        self._changed.notify_all()
 
-    def _wait_for_room(self, size: int) -> bool:
+    def _waiting(self) -> int:
+        """Return how many batches have not been written."""
+        return sum(len(chunk.batches) for chunk in (*self._queue, *([self._chunk] if self._chunk else [])))
+
+    def _has_room(self) -> bool:
+        return not self._queue or self._queued_bytes < self._queue_bytes
+
+    def _wait_for_room(self) -> bool:
         # A disk that fails is retried with pauses: no use in waiting for it.
         if self._writing.at is None and self._wait_left > 0:
             began = time.monotonic()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._has_room(size) or self._writing.at is not None, self._wait_left)
+            self._changed.wait_for(lambda: self._has_room() or self._writing.at is not None, self._wait_left)
             self._wait_left -= time.monotonic() - began
-        if self._has_room(size):
+        if self._has_room():
             return True
         if self._writing.at is None:
             self._hung()
@@ -268,43 +305,42 @@ class FolderWriter:
         times = [] if self._sealing.at is None else [self._sealing.at]
         if self._writing.at is not None:
             times.append(self._writing.at)
-        elif self._full_frame():
-            return 0.0
         elif self._queue:
-            times.append(self._queue[0][0] + self._flush_seconds)
+            return 0.0
+        elif self._chunk:
+            times.append(self._chunk.since + self._flush_seconds)
         return min(times) - time.monotonic() if times else None
 
     def _write(self, seal: bool = True) -> None:
         """Write everything that waits, a frame at a time, and seal what is full."""
-        left = len(self._queue)  # what comes meanwhile is left for a full frame of its own
+        with self._changed:
+            chunk = self._chunk
+            asked = self._reason is not None or self._asked > self._answered
+            if chunk and (asked or time.monotonic() >= chunk.since + self._flush_seconds):
+                self._enqueue(chunk)
+            left = len(self._queue)  # what comes meanwhile is written the next time
         while True:
             with self._changed:
-                chosen: list[Appended] = []
-                dense = 0
-                for _, appended in self._queue:
-                    if len(chosen) == self._flush_batches or (chosen and dense >= self._flush_bytes):
-                        break
-                    chosen.append(appended)
-                    dense += appended.dense_bytes
+                chunk = self._queue[0] if left and self._queue else None  # sealing has written some, if it took long
                 streams = tuple(self._streams)
             try:
                 self._disk.declare(streams)
                 self._disk.describe(self._facts)
-                if chosen:
-                    self._disk.append(chosen, streams)
+                if chunk:
+                    self._disk.append(chunk, streams)
             except OSError as error:
                 self._failed(error, self._writing)
                 return
             except Exception as error:  # a fault of ours or of what was appended costs this frame, not the training
                 self._failed(error, None)
-                self._release(len(chosen), written=False)
+                self._release(chunk, written=False)
             else:
                 self._writing.succeeded()
-                self._release(len(chosen), written=True)
+                self._release(chunk, written=True)
                 if seal:
                     self._seal(everything=False)
-            left -= len(chosen)
-            if left <= 0 or not chosen:
+            left -= 1
+            if left <= 0 or chunk is None:
                 return
 
     def _seal(self, everything: bool) -> None:
@@ -331,7 +367,7 @@ class FolderWriter:
 
     def _end(self, reason: str) -> None:
         try:
-            self._disk.end(reason, self._written, self._dropped + len(self._queue))
+            self._disk.end(reason, self._written, self._dropped + self._waiting())
         except OSError as error:
             self._failed(error, None)
 
@@ -355,15 +391,19 @@ class FolderWriter:
                 self._message = message
             self._changed.notify_all()
 
-    def _release(self, number: int, written: bool) -> None:
+    def _release(self, chunk: Chunk | None, written: bool) -> None:
+        """Take the oldest chunk off the queue, and keep it to be filled again."""
+        if chunk is None:
+            return
         with self._changed:
-            for _ in range(number):
-                _, appended = self._queue.popleft()
-                self._waiting_bytes -= appended.nbytes
-                self._dense_bytes -= appended.dense_bytes
+            self._queue.popleft()
+            self._queued_bytes -= chunk.nbytes
             if written:
-                self._written += number
+                self._written += len(chunk.batches)
                 self._hangs = False
             else:
-                self._dropped += number
+                self._dropped += len(chunk.batches)
+            chunk.clear()
+            if len(self._spare) < _SPARE:
+                self._spare.append(chunk)
             self._changed.notify_all()
