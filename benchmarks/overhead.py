@@ -97,14 +97,14 @@ class Training:
     def __init__(self, make: Callable[[], tuple[nn.Module, Tensor, Tensor]]) -> None:
         torch.manual_seed(0)
         self.model, self._x, self._y = make()
-        self._optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
 
     def step(self) -> None:
         output = self.model(self._x)
         loss = nn.functional.cross_entropy(output.flatten(0, -2), self._y.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
 
 # The recorders: each attaches itself to a model, and yields what is to be called after a step and after a block.
@@ -132,6 +132,15 @@ def no_recording(model: nn.Module, folder: Path) -> Attached:
 def with_colordim(model: nn.Module, folder: Path, budget: float | None = None) -> Attached:
     """Record every leaf, every batch, every value and all moments into a run on the disk."""
     with colordim.record(model, folder=folder / "run", budget=budget) as recording:
+        recorder = recording._recorder
+        assert recorder is not None
+        yield nothing, recorder.flush
+
+
+@contextmanager
+def with_all_kinds(model: nn.Module, folder: Path, optimizer: torch.optim.Optimizer) -> Attached:
+    """Record outputs, their gradients, weights, their gradients and updates: all of them, every batch."""
+    with colordim.record(model, folder=folder / "run", kinds="all", optimizer=optimizer) as recording:
         recorder = recording._recorder
         assert recorder is not None
         yield nothing, recorder.flush
@@ -210,15 +219,18 @@ class Recorder:
     """A row of the table."""
 
     name: str
-    attach: Callable[[nn.Module, Path], AbstractContextManager[tuple[After, After]]]
+    attach: Callable[..., AbstractContextManager[tuple[After, After]]]
     seconds: float
     """How long one training is measured."""
     ours: bool = False
+    optimizer: bool = False
+    """Whether it is to be given the optimiser besides the model and a folder."""
 
 
 RECORDERS = (
     Recorder("none (A/A)", no_recording, 6),
     Recorder("colordim", with_colordim, 14, ours=True),
+    Recorder("colordim, all kinds", with_all_kinds, 14, ours=True, optimizer=True),
     Recorder("colordim, budget=0.02", functools.partial(with_colordim, budget=0.02), 14, ours=True),
     Recorder("colordim, reference backend", with_reference, 6, ours=True),
     Recorder("fastai ActivationStats(with_hist)", with_fastai, 6),
@@ -274,7 +286,8 @@ def measure(
     plain, recorded = Training(make), Training(make)
     pairs: list[tuple[Times, Times]] = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as stack:
-        after = stack.enter_context(recorder.attach(recorded.model, Path(folder)))
+        given = (recorded.model, Path(folder), *([recorded.optimizer] if recorder.optimizer else []))
+        after = stack.enter_context(recorder.attach(*given))
         for training, called in ((plain, (nothing, nothing)), (recorded, after)):
             block(training, 1, *called)  # what is done once is not counted
         steps = max(1, min(round(BLOCK / pace(plain, nothing)), int(LONGEST / pace(recorded, after[0]))))

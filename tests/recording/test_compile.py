@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,39 @@ def test_counts_equal_those_of_eager_mode(record: Any, how: str, backend: str) -
             assert rec.calls(name, phase) == eager.calls(name, phase)
             assert (rec.run.counts(name, phase) == eager.run.counts(name, phase)).all(), (name, phase)
     assert rec.run.counts("first")[:, :512].sum() > 0  # counted before the in-place ReLU
+
+
+@pytest.mark.parametrize(("how", "backend"), [("wrapped", "eager"), ("in place", "aot_eager"), ("wrapped", "inductor")])
+@pytest.mark.parametrize("shape", [(16, 4), (3, 5, 4)], ids=["matrix", "three dimensions"])
+def test_gradients_equal_those_of_eager_mode(record: Any, how: str, backend: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    net, xs = Net().double(), [torch.randn(shape, dtype=torch.float64) for _ in range(3)]
+    kinds = {"activation": 1, "gradient": 1}
+    with record(net, kinds=kinds) as eager:
+        train(net, xs)
+    model = compiled(net, how, backend)
+    with record(model, kinds=kinds) as rec:
+        train(model, xs)
+    assert rec.phases() == eager.phases()
+    assert {(s.name, s.kind) for s in rec.run.streams} == {(s.name, s.kind) for s in eager.run.streams}
+    for name in NAMES:  # also of the view that the in-place ReLU modifies
+        ours, theirs = rec.run.stream(name, "gradient"), eager.run.stream(name, "gradient")
+        assert rec.run.moments(ours)["calls"].tolist() == [1, 1, 1], name
+        assert np.allclose(rec.run.moments(ours)["sum_sq"], eager.run.moments(theirs)["sum_sq"], rtol=1e-12, atol=0)
+        assert (rec.run.counts(ours) == eager.run.counts(theirs)).all(), name
+
+
+def test_gradients_keep_one_graph_and_come_only_in_batches_that_want_them(record: Any) -> None:
+    graphs = Graphs()
+    model = compiled(Net(), "wrapped", graphs)
+    with record(model, kinds={"activation": 1, "gradient": 2}, every=2) as rec:
+        for x in batches(9):
+            model(x).sum().backward()
+    moments = rec.run.moments(rec.run.stream("first", "gradient"))
+    assert moments["first"][moments["calls"] > 0].tolist() == [0, 4, 8]
+    assert graphs.number == 1
+    model(batches(1)[0]).sum().backward()  # the graph outlives the recording
+    assert rec.recorder.notices.said == ()
 
 
 @pytest.mark.parametrize("how", ["wrapped", "in place"])

@@ -40,7 +40,7 @@ class Host(Protocol):
         """Return name, class and arguments of a layer."""
 
     def inside(self) -> bool:
-        """Return whether layers that run now belong to the batch that is open."""
+        """Return whether layers that run now belong to the batch that is open, and it is recorded."""
 
     def count(
         self,

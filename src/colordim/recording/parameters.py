@@ -59,6 +59,8 @@ class _Step:
 
     closure: bool
     members: list[_Parameter]
+    others: list[_Parameter]
+    """Those of no optimiser."""
     before: list[tuple[_Parameter, Tensor]]
     """Copies of the values, of which each becomes the difference after the step."""
 
@@ -94,6 +96,7 @@ class Parameters:
         self._batches = 0
         self._batch: _Batch | None = None
         self._steps: dict[int, _Step] = {}
+        self._described: dict[tuple[str, type[nn.Module]], tuple[str, str]] = {}
         self._failed = False
 
     def attach(self) -> list[Any]:
@@ -104,7 +107,8 @@ class Parameters:
     def close(self) -> None:
         """Take note that the batch is about to be closed."""
         window = self._host.window
-        self._steps.clear()  # of a step that was left by an exception
+        # A closure opens batches during its step; other steps are over, or were left by an exception.
+        self._steps = {key: step for key, step in self._steps.items() if step.closure}
         if window is None or window.phase != "train" or not self._works():
             return
         with self._guarded():
@@ -132,10 +136,10 @@ class Parameters:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not self._works() or _will_skip(optimizer):
             return
-        window, closure = self._host.window, bool(args) or kwargs.get("closure") is not None
+        window, closure = self._host.window, any(map(callable, [*args[1:], *kwargs.values()]))
         with self._guarded():
             # A closure calls the model, which opens a batch if none was opened explicitly.
-            step = self._steps[id(optimizer)] = _Step(closure, [], [])
+            step = self._steps[id(optimizer)] = _Step(closure, [], [], [])
             if window is not None:
                 if window.phase == "train":
                     self._host.suggest(self._rates())
@@ -148,9 +152,9 @@ class Parameters:
             else:
                 self._fell_outside()
                 return
-            step.members, others = self._split(optimizer)
+            step.members, step.others = self._split(optimizer)
             if batch is not None:
-                read = step.members if batch.stepped else step.members + others
+                read = step.members if batch.stepped else step.members + step.others
                 if "weight" in due:
                     self._count_all("weight", read)
                 if "weight_gradient" in due and not closure:
@@ -173,7 +177,7 @@ class Parameters:
                     self._count("update", each, before)
                     del before  # so that its memory is free for the next
                 if not batch.stepped:
-                    for each in self._split(optimizer)[1]:
+                    for each in step.others:
                         self._count("update", each, _zeros(each.tensor))
             batch.stepped = True
 
@@ -192,11 +196,16 @@ class Parameters:
         found: dict[int, _Parameter] = {}
         for target in self._targets:
             module = target.module
+            if not module._parameters and not module._modules:  # as most layers, and asked for at every step
+                continue
             for name, tensor in own_parameters(module):
                 if id(tensor) in found or is_lazy(tensor) or tensor.is_meta or not is_countable(tensor):
                     continue
-                described = f"{target.name}.{name}", type(module).__name__, module.extra_repr(), len(found)
-                found[id(tensor)] = _Parameter(tensor, *described)
+                key = target.name, type(module)  # a lazy module is of another class once it has parameters
+                if key not in self._described:
+                    self._described[key] = type(module).__name__, module.extra_repr()
+                described = self._described[key]
+                found[id(tensor)] = _Parameter(tensor, f"{target.name}.{name}", *described, len(found))
         return list(found.values())
 
     def _split(self, optimizer: Optimizer) -> tuple[list[_Parameter], list[_Parameter]]:

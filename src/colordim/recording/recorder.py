@@ -123,6 +123,7 @@ class Recorder:
         self._disabled: set[int] = set()
         self._explicit = False
         self._counting = False
+        self._activations = True
         self._call: Call | None = None
         self._first = first
 
@@ -251,7 +252,7 @@ class Recorder:
 
     def observe(self, name: str, tensor: Any) -> None:
         """Count a tensor that no hook sees, as a stream of its own."""
-        if self._counting and self._here():
+        if self._counting and self._activations and self._here():
             value = tensor if isinstance(tensor, Tensor) else torch.as_tensor(tensor)
             try:
                 self._count(name, value, "", "")
@@ -344,7 +345,7 @@ class Recorder:
         return self._described[layer] or self._describe(layer)
 
     def inside(self) -> bool:
-        return self._explicit or self._call is not None
+        return self._counting
 
     def is_due(self, kind: Kind) -> bool:
         window, every = self._batches.window, self._kinds.get(kind)
@@ -386,10 +387,10 @@ class Recorder:
         recorded = self._batches.open(phase)
         if worth_a_look(self._batches.batches):
             self._follow_replaced()
-        counts = recorded and self.is_due("activation")
-        if counts and self._first is not None:
+        self._activations = self.is_due("activation")
+        if recorded and self._first is not None:
             self._first.open()
-        return counts
+        return recorded
 
     def _follow_replaced(self) -> None:
         """Record what was put in the place of recorded modules: synchronised batch norms, merged adapters."""
@@ -447,7 +448,7 @@ class Recorder:
             if (self._batches.window if self._explicit else self._call) is None:
                 self._fired_outside(layer)
             return False
-        return layer not in self._disabled and self._here() and not replaying()
+        return self._activations and layer not in self._disabled and self._here() and not replaying()
 
     def _count_output(self, layer: int, suffix: str, tensor: Tensor) -> None:
         if is_countable(tensor):
