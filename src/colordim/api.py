@@ -8,8 +8,10 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, count
@@ -19,8 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.column import Phase
 from colordim.errors import ArgumentError, DependencyError, RecordingError, SelectionError
-from colordim.store.folder import FolderReader
+from colordim.store.files import rank_name
 from colordim.store.memory import MemoryStore
+from colordim.store.ranks import RunReader
 from colordim.store.writer import FolderWriter
 from colordim.views import Run
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from colordim.recording.kinds import Kinds
+    from colordim.recording.ranks import Choice
     from colordim.recording.recorder import Recorder
     from colordim.recording.select import Layers
 
@@ -41,6 +46,8 @@ Range = tuple[float, float] | Axis | Mapping[str, tuple[float, float] | Axis] | 
 
 # Recorders that are attached in this process, for observe().
 _attached: list[Recorder] = []
+# How many recordings of this process, on one of several ranks, were meant for a folder.
+_begun: Counter[Path] = Counter()
 
 
 class Recording:
@@ -51,9 +58,17 @@ class Recording:
     """
 
     def __init__(
-        self, make_recorder: Callable[[FolderWriter], Recorder] | None, folder: Path, info: dict[str, Any]
+        self,
+        make_recorder: Callable[[FolderWriter], Recorder] | None,
+        folder: Path,
+        info: dict[str, Any],
+        *,
+        rank: int | None = None,
+        idle: str = "",
     ) -> None:
         self._make_recorder = make_recorder
+        self._rank = rank  # None unless several ranks record
+        self._idle = idle  # why this rank has no run
         self._folder = folder
         self._info = info
         self._recorder: Recorder | None = None
@@ -81,11 +96,16 @@ class Recording:
             return self
         if self._recorder is not None:
             raise RecordingError("a recording is started once: begin another with colordim.record(...).")
-        wanted, self._folder = self._folder, _free_folder(self._folder)
+        wanted = self._folder
+        if self._rank is None:
+            self._folder = part = _free_folder(wanted)
+        else:
+            self._folder = _shared_folder(wanted)
+            part = self._folder / rank_name(self._rank)
         self._info.setdefault("name", self._folder.name)
-        self._recorder = self._make_recorder(FolderWriter(self._folder, self._info))
+        self._recorder = self._make_recorder(FolderWriter(part, self._info))
         self._recorder.attach()
-        if self._folder != wanted:
+        if self._folder != wanted and not self._rank:  # once, not on every rank
             self._recorder.notices.say("folder", f"{wanted} holds a run already, so this one is in {self._folder}.")
         _attached.append(self._recorder)
         atexit.register(self.stop, "the process ended")
@@ -107,14 +127,22 @@ class Recording:
 
     @property
     def run(self) -> Run:
-        """The run as it is now; after :meth:`stop`, all of it."""
+        """The run as it is now, of all ranks; after :meth:`stop`, all that this rank has recorded.
+
+        Raises
+        ------
+        RecordingError
+            If nothing is recorded yet, or this rank does not record.
+        """
+        if self._idle:
+            raise RecordingError(self._idle)
         if self._make_recorder is None:
             self._run = self._run or Run(MemoryStore(self._info))
             return self._run
         if self._recorder is None:
             raise RecordingError("nothing is recorded yet: enter the recording, or call its start().")
         self._recorder.flush()
-        self._run = self._run.refresh() if self._run else Run(FolderReader(self._folder))
+        self._run = self._run.refresh() if self._run else Run(RunReader(self._folder))
         return self._run
 
     @property
@@ -166,12 +194,15 @@ def record(
     *,
     folder: str | os.PathLike[str] | None = None,
     layers: Layers = None,
+    kinds: Kinds = ("activation",),
     range: Range = None,
     bins: int = 200,
     every: int = 1,
     budget: float | None = None,
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    scaler: Any = None,
     name: str | None = None,
+    ranks: Choice = "all",
 ) -> Recording:
     """Record the histogram of every batch of every layer while `model` trains.
 
@@ -181,12 +212,17 @@ def record(
         It trains bit for bit as without recording.
     folder : path, optional
         Folder of the run, to be created. By default one of its own below ``runs``. If it holds a
-        run already, a number is added to its name.
+        run already, a number is added to its name. In a distributed training it must be the same on
+        all ranks, and a folder that another training has recorded into is refused.
     layers : str, type, callable or a sequence of them, optional
         Names or patterns of layers, classes, or functions of name and module; ``"blocks"`` adds the
         repeated blocks to the leaves. By default all leaf modules.
+    kinds : str, sequence of str, or mapping of str to int
+        What to record of the layers: ``activation`` (their outputs), ``gradient`` (of their outputs), ``weight``,
+        ``weight_gradient`` and ``update`` (what the optimiser has changed), or "all". A mapping says every how many
+        recorded batches, such as ``{"activation": 1, "weight": 10, "update": 10}``.
     range : (float, float), Axis, or mapping of layer pattern to either, optional
-        Counts into `bins` equal bins over that range, instead of buckets over all magnitudes.
+        Counts activations into `bins` equal bins over that range, instead of buckets over all magnitudes.
     bins : int
         Number of bins of a range.
     every : int
@@ -195,9 +231,16 @@ def record(
         Share of the training time that recording may cost, such as 0.05: what it costs is measured, and every
         2nd, 4th, 8th, ... batch recorded so that it holds. By default every batch is, whatever it costs.
     optimizer : Optimizer or sequence of Optimizer, optional
-        Counts optimiser steps, which differ from batches under gradient accumulation.
+        Counts optimiser steps, which differ from batches under gradient accumulation, and logs ``lr`` (``lr_1``, ...
+        of further parameter groups). At its steps parameters are read; ``update`` takes one more copy of them.
+    scaler : GradScaler, optional
+        Gradients of outputs are divided by its scale; without it, they are recorded as the scaled loss gives them.
+        Gradients of weights have no scale left at the optimiser's step.
     name : str, optional
         Name of the run; by default that of its folder.
+    ranks : {"all", "node", "first"}
+        Which ranks of a distributed training record: all, the first of each machine, or rank 0. On the others
+        the recording does nothing.
 
     Returns
     -------
@@ -212,17 +255,21 @@ def record(
     AxisError
         If a range is empty or without bins.
     ArgumentError
-        If `every` is below one, or `budget` is no share.
+        If `every` is below one, `budget` is no share, a kind is unknown, or needs an optimizer and there is none;
+        or if several ranks record and nothing tells all of them the same folder.
     DependencyError
         If torch is not installed.
     """
     if os.environ.get("COLORDIM", "").lower() == "off":
         return Recording(None, Path(), {"name": name or "off"})
     try:
+        from colordim.recording import ranks as distributed
         from colordim.recording.first_batch import FirstBatch
         from colordim.recording.governor import Governor
+        from colordim.recording.kinds import as_kinds
         from colordim.recording.recorder import Recorder
-        from colordim.recording.select import nearest, select
+        from colordim.recording.scaling import Scale
+        from colordim.recording.select import nearest, roots, select
     except ImportError as error:
         raise DependencyError(
             'recording needs PyTorch, which is not installed: pip install "colordim[torch]".'
@@ -252,21 +299,52 @@ def record(
         if not hasattr(each, "register_step_post_hook"):
             raise ArgumentError(f"optimizer takes torch optimisers, not {each!r}: pass the one that trains the model.")
 
+    recorded = as_kinds(kinds, bool(optimizers))
+    Scale(scaler)
+
     first = FirstBatch(model, targets, optimizers)
 
     def make_recorder(writer: FolderWriter) -> Recorder:
         return Recorder(
-            model, targets, writer, axis_of, every=int(every), budget=budget, optimizers=optimizers, first=first
+            model,
+            targets,
+            writer,
+            axis_of,
+            every=int(every),
+            budget=budget,
+            optimizers=optimizers,
+            kinds=recorded,
+            scaler=scaler,
+            first=first,
         )
 
-    label = type(model).__name__
-    path = Path(folder) if folder is not None else Path("runs") / f"{label}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    label = type(roots(model)[-1]).__name__  # not that of a wrapper
+    mine = distributed.recorded(ranks)
+    if mine is None:
+        idle = f"this rank does not record, as ranks={ranks!r}: read the run on rank 0, or open its folder."
+        return Recording(None, Path(), {}, idle=idle)
+    job = distributed.job() if mine.world_size > 1 else None
+    if folder is not None:
+        path = Path(folder)
+        if mine.world_size > 1:
+            path = path.with_name(path.name + distributed.restart())
+    elif mine.world_size == 1:
+        path = Path("runs") / f"{label}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    elif job is not None:
+        path = Path("runs") / f"{label}-{job}"
+    else:
+        raise ArgumentError(
+            f"{mine.world_size} ranks record, and nothing tells all of them the same folder: pass the same folder= on each."
+        )
     info = {
         **({"name": name} if name else {}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
+        "rank": asdict(mine),
+        **({"job": job} if job else {}),
         "every": int(every),
         "budget": budget,
+        "kinds": recorded,
         "model": {
             "class": label,
             "parameters": sum(parameter.numel() for parameter in model.parameters() if not _is_lazy(parameter)),
@@ -274,7 +352,7 @@ def record(
             **first.facts,
         },
     }
-    return Recording(make_recorder, path, info)
+    return Recording(make_recorder, path, info, rank=mine.rank if mine.world_size > 1 else None)
 
 
 def observe(name: str, tensor: T) -> T:
@@ -308,7 +386,7 @@ def open(path: str | os.PathLike[str]) -> Run:
     FormatError
         If it was written by a newer colordim, or its description is damaged.
     """
-    return Run(FolderReader(path))
+    return Run(RunReader(path))
 
 
 def _axis(value: tuple[float, float] | Axis, bins: int) -> Axis:
@@ -325,6 +403,13 @@ def _free_folder(path: Path) -> Path:
     """Return `path`, or the first of path-2, path-3, ... if it holds a run: no run is ever overwritten."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
     return next(each for each in chain([path], numbered) if not (each / "run.json").exists())
+
+
+def _shared_folder(path: Path) -> Path:
+    """Return `path`, and for further recordings of this process path-2, path-3, ...: on every rank alike."""
+    _begun[path.absolute()] += 1
+    number = _begun[path.absolute()]
+    return path if number == 1 else path.with_name(f"{path.name}-{number}")
 
 
 def _matches(name: str, pattern: str) -> bool:

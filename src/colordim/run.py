@@ -76,7 +76,7 @@ class Run:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """A sentence for each damaged part of the run that could not be read."""
+        """A sentence for each part of the run that could not be read, and each rank that lacks batches."""
         return self._reader.problems
 
     @property
@@ -88,7 +88,8 @@ class Run:
     def batches(self) -> Mapping[str, npt.NDArray[Any]]:
         """One row a batch, of all phases: batch, index, epoch, step, phase, time, recorded, and what was logged.
 
-        `index` counts within the phase and is the x axis of the charts; `batch` counts over all.
+        `index` counts within the phase and is the x axis of the charts; `batch` counts over all. A run of
+        several ranks has two more columns: `ranks`, how many of them hold the batch, and `partial`.
         """
         table = self._reader.batches()
         self._tell_problems()
@@ -133,6 +134,14 @@ class Run:
         """Return the number of batches of a phase, those skipped by ``every=`` included."""
         index = self._phase(phase)["index"]
         return int(index[-1]) + 1 if len(index) else 0
+
+    def partial(self, phase: Phase = "train") -> npt.NDArray[np.bool_]:
+        """Return which batches of a phase some ranks do not hold, or not yet; bool of shape ``[batches]``.
+
+        Their columns add up the other ranks. A run of one process has none.
+        """
+        table = self._phase(phase)
+        return np.asarray(table.get("partial", np.zeros(len(table["index"]), np.bool_)))
 
     def epochs(self, phase: Phase = "train") -> npt.NDArray[np.int64]:
         """Return the index, within the phase, of each epoch's first batch; int64 of shape ``[epochs]``."""

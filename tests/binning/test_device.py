@@ -131,6 +131,7 @@ def test_nothing_but_nan_or_infinities(axis: Axis) -> None:
         check(torch.full((10,), value), axis)
 
 
+@pytest.mark.pitfall("deterministic algorithms")
 def test_deterministic_algorithms_count_the_same() -> None:
     torch.use_deterministic_algorithms(True)
     try:

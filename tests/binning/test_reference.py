@@ -119,6 +119,7 @@ def test_other_axes_agree_as_well(axis: Axis) -> None:
         check(tricky(rng, axis, FLOAT_DTYPES[i % 4]), axis)
 
 
+@pytest.mark.pitfall("NaN and infinities")
 @settings(max_examples=300, deadline=None)
 @given(hnp.arrays(np.float64, st.integers(0, 50), elements=st.floats(width=64)), st.sampled_from([LINEAR, LOG]))
 def test_any_float64_is_accounted_for(values: npt.NDArray[np.float64], axis: Axis) -> None:
@@ -156,6 +157,7 @@ def test_float64_is_not_narrowed_before_counting() -> None:
     assert count(torch.tensor(1 - 1e-12, dtype=torch.float64), LinearAxis(0, 2, 2))["counts"].tolist() == [1, 0]  # type: ignore[union-attr]
 
 
+@pytest.mark.pitfall("saturating counts")
 @pytest.mark.parametrize(
     ("dtype", "n"), [(torch.bfloat16, 100_000), (torch.float16, 100_000), (torch.float32, 17_000_000)]
 )

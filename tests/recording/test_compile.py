@@ -66,6 +66,7 @@ def train(model: nn.Module, xs: list[Tensor]) -> None:
         model(xs[0])
 
 
+@pytest.mark.pitfall("compiled models")
 @pytest.mark.parametrize("how", ["wrapped", "in place"])
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 def test_counts_equal_those_of_eager_mode(record: Any, how: str, backend: str) -> None:
@@ -117,6 +118,7 @@ def test_windows_and_skipped_batches_need_no_other_graph_and_a_second_recording_
     assert graphs.number <= 2
 
 
+@pytest.mark.pitfall("compiled models")
 def test_a_model_that_ran_before_says_that_its_hooks_are_ignored(record: Any) -> None:
     for how in ("wrapped", "in place"):
         model = compiled(Net(), how, "eager")
@@ -141,6 +143,7 @@ def test_compiled_parts_of_an_eager_model_are_counted(record: Any) -> None:
     assert rec.calls("1.1") == [1, 1]
 
 
+@pytest.mark.pitfall("tracing and exporting")
 def test_an_exported_program_is_free_of_our_operators(record: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     with record(model):

@@ -248,6 +248,7 @@ def test_a_batch_of_the_cpu_is_handed_on_at_once(record: Any) -> None:
             assert rec.run.length() == i
 
 
+@pytest.mark.pitfall("values on their own")
 def test_a_running_sum_is_logged_as_it_was(record: Any) -> None:
     device, model = FakeDevice(), net()
     total = torch.zeros(1, dtype=torch.float64)
@@ -338,6 +339,7 @@ def test_a_stream_that_counts_waits_for_the_one_that_counted_last(monkeypatch: p
     assert first.waited_for == [second]
 
 
+@pytest.mark.pitfall("CUDA graphs")
 def test_calls_during_the_capture_of_a_graph_are_left_alone(record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = net()
     with record(model) as rec:

@@ -49,6 +49,7 @@ def test_resnet18_has_52_leaves_whose_relus_run_twice(record: Any) -> None:
     assert shape == (2, 64, 8, 8)
 
 
+@pytest.mark.pitfall("in-place change after the hook")
 def test_a_convolution_before_an_inplace_relu_keeps_its_negative_values(record: Any) -> None:
     runs = []
     for inplace in (True, False):
@@ -105,6 +106,7 @@ def test_a_transformer_encoder_with_its_attention(record: Any) -> None:
     assert rec.sizes("layers.1", "valid") == [3 * 5 * 16]
 
 
+@pytest.mark.pitfall("shared modules")
 def test_tied_and_shared_modules_are_one_stream_with_all_calls(record: Any) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
@@ -145,6 +147,7 @@ class Returns(nn.Module):
         return self.make(x)
 
 
+@pytest.mark.pitfall("outputs that are no tensor")
 @pytest.mark.parametrize(
     ("make", "suffixes"),
     [
@@ -178,6 +181,7 @@ def test_an_output_that_contains_itself_ends(record: Any) -> None:
     assert names(rec)[0] == "0[0]"
 
 
+@pytest.mark.pitfall("modules that are never called")
 def test_modules_that_are_never_called_have_no_stream(record: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 4))
     model.register_module("unused", None)
@@ -188,6 +192,7 @@ def test_modules_that_are_never_called_have_no_stream(record: Any) -> None:
     assert names(rec) == ["0"]
 
 
+@pytest.mark.pitfall("activation checkpointing")
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_checkpointed_layers_count_once(record: Any, use_reentrant: bool) -> None:
     class Checkpointed(nn.Module):
@@ -210,6 +215,7 @@ def test_checkpointed_layers_count_once(record: Any, use_reentrant: bool) -> Non
     assert rec.recorder.notices.said == ()
 
 
+@pytest.mark.pitfall("parametrisations")
 def test_parametrised_weights_are_not_activations(record: Any) -> None:
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.ReLU())
     with record(model) as rec:
@@ -217,6 +223,7 @@ def test_parametrised_weights_are_not_activations(record: Any) -> None:
     assert names(rec) == ["0", "1"]
 
 
+@pytest.mark.pitfall("lazy modules")
 def test_lazy_modules_are_recorded_from_their_first_call(record: Any) -> None:
     model = nn.Sequential(nn.LazyLinear(3), nn.ReLU())
     with record(model) as rec:
@@ -224,6 +231,7 @@ def test_lazy_modules_are_recorded_from_their_first_call(record: Any) -> None:
     assert rec.sizes("0") == [6]
 
 
+@pytest.mark.pitfall("inference mode")
 def test_inference_mode_then_training(record: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     with record(model) as rec:
@@ -265,6 +273,7 @@ def test_hooks_are_gone_afterwards_and_after_an_exception(record: Any) -> None:
     assert hooks() == 0
 
 
+@pytest.mark.pitfall("copies and files of the model")
 def test_copies_and_pickles_of_a_recorded_model_record_nothing(record: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     plain = len(pickle.dumps(model))
@@ -287,6 +296,7 @@ def test_copies_and_pickles_of_a_recorded_model_record_nothing(record: Any) -> N
     assert model.state_dict().keys() == nn.Sequential(nn.Linear(4, 4), nn.ReLU()).state_dict().keys()
 
 
+@pytest.mark.pitfall("forked and spawned processes")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_worker_records_nothing(record: Any) -> None:
@@ -308,6 +318,7 @@ def test_a_forked_worker_records_nothing(record: Any) -> None:
     assert "loss" not in rec.run.batches
 
 
+@pytest.mark.pitfall("an error of our own")
 def test_an_error_of_ours_switches_that_layer_off_and_training_goes_on(record: Any, monkeypatch: Any) -> None:
     real = bin_into
 
@@ -333,6 +344,7 @@ def test_warnings_turned_into_errors_do_not_reach_the_training(record: Any) -> N
         model["a"](torch.randn(2, 4))
 
 
+@pytest.mark.pitfall("tracing and exporting")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*torch.jit.*:FutureWarning")
 def test_traced_and_exported_models_are_left_alone(record: Any) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()
@@ -342,6 +354,7 @@ def test_traced_and_exported_models_are_left_alone(record: Any) -> None:
     assert rec.phases() == []
 
 
+@pytest.mark.pitfall("threads")
 def test_calls_from_several_threads_all_count(record: Any) -> None:
     layer = nn.Linear(4, 4)
     model = nn.Sequential(layer)
@@ -389,6 +402,7 @@ def test_observed_tensors_are_streams_of_their_own(record: Any) -> None:
     assert rec.sizes("ids") == [3]
 
 
+@pytest.mark.pitfall("training is not disturbed")
 def test_training_is_bit_identical_with_and_without_recording(record: Any) -> None:
     def trained(recorded: bool) -> dict[str, Tensor]:
         torch.manual_seed(0)

@@ -206,6 +206,7 @@ def test_once_epochs_are_told_none_is_inferred(record: Any) -> None:
     assert rec.run.batches["epoch"].tolist() == [0] * 6
 
 
+@pytest.mark.pitfall("exceptions in the forward pass")
 def test_an_exception_in_the_forward_pass_voids_its_batch(record: Any) -> None:
     class Fails(nn.Module):
         def __init__(self) -> None:

@@ -7,7 +7,7 @@ it. Until then its columns stay where they were counted: nothing counts between 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -39,6 +39,8 @@ class Batches:
         Whether reading a tensor would make the host wait.
     unfired : callable
         Is told of each batch in which nothing was counted although it was to be recorded.
+    closing : callable
+        Is told when a batch is about to be closed, and may still count.
     lost : callable
         Is told of an error of a device on account of which columns were lost.
     every : int
@@ -55,6 +57,7 @@ class Batches:
         *,
         is_device: Callable[[Tensor], bool],
         unfired: Callable[[Window], None],
+        closing: Callable[[], None],
         lost: Callable[[Exception], None],
         every: int = 1,
     ) -> None:
@@ -66,10 +69,16 @@ class Batches:
         self._notices = notices
         self._is_device = is_device
         self._unfired = unfired
+        self._closing = closing
         self._lost = lost
         self._every = every
         self._closed: tuple[Window, Taken | None] | None = None
         self._early: dict[str, object] = {}
+
+    @property
+    def batches(self) -> int:
+        """Number of batches closed so far, over all phases."""
+        return self._clock.batches
 
     def open(self, phase: Phase) -> bool:
         """Open a window, closing the one that is open; return whether its batch is recorded."""
@@ -88,9 +97,10 @@ class Batches:
 
     def close(self) -> None:
         """Close the window that is open, if any, and keep its batch."""
-        window, self.window = self.window, None
-        if window is None:
+        if self.window is None:
             return
+        self._closing()
+        window, self.window = self.window, None
         began = time.perf_counter()
         self._clock.close(window)
         taken = None
@@ -111,6 +121,13 @@ class Batches:
         """Begin a new epoch with the next batch."""
         self._hand_on()
         self._clock.epoch()
+
+    def suggest(self, values: Mapping[str, object]) -> None:
+        """Log numbers with the batch that is open, except under names that have one."""
+        logged = self.window.values if self.window else {}
+        new = {name: value for name, value in values.items() if name not in logged}
+        if new and self.window is not None:
+            self.log(new)
 
     def log(self, values: dict[str, object]) -> None:
         """Log numbers with the batch that is open, or else with the last one, or else with the first."""

@@ -21,6 +21,7 @@ __all__ = [
     "count",
     "disconnect",
     "enter",
+    "gradient",
     "is_compiled",
     "is_compiled_itself",
     "leave",
@@ -32,6 +33,9 @@ class CompiledTarget(Protocol):
 
     def on_tensor(self, layer: int, suffix: str, tensor: Tensor) -> None:
         """Take note of a tensor in the output of layer number `layer`."""
+
+    def on_gradient(self, layer: int, suffix: str, gradient: Tensor) -> None:
+        """Take note of the gradient of a tensor in the output of layer number `layer`."""
 
     def on_compiled_enter(self, training: bool, gradients: bool) -> None:
         """Take note that a compiled root of the model is about to run."""
@@ -50,6 +54,7 @@ _next_number = itertools.count()
 
 _library: Any = torch.library.Library("colordim", "DEF")  # type: ignore[no-untyped-call]
 _library.define("count(Tensor tensor, Tensor(a!) order, int module, str suffix) -> ()")
+_library.define("gradient(Tensor gradient, Tensor(a!) order, int module, str suffix) -> ()")
 _library.define("enter(Tensor(a!) order, int module, bool training, bool gradients) -> ()")
 _library.define("leave(Tensor(a!) order, int module) -> ()")
 
@@ -93,6 +98,11 @@ def _count(tensor: Tensor, order: Tensor, module: int, suffix: str) -> None:
         target.on_tensor(layer, suffix, tensor)
 
 
+def _gradient(gradient: Tensor, order: Tensor, module: int, suffix: str) -> None:
+    for target, layer in _targets(module):
+        target.on_gradient(layer, suffix, gradient)
+
+
 def _enter(order: Tensor, module: int, training: bool, gradients: bool) -> None:
     for target, _ in _targets(module):
         target.on_compiled_enter(training, gradients)
@@ -107,10 +117,11 @@ def _nothing(*_: Any) -> None:
     """Stand for the operators while they are traced."""
 
 
-for _name, _function in (("count", _count), ("enter", _enter), ("leave", _leave)):
+for _name, _function in (("count", _count), ("gradient", _gradient), ("enter", _enter), ("leave", _leave)):
     _library.impl(_name, _function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"colordim::{_name}", _nothing, lib=_library)
 
 count = torch.ops.colordim.count
+gradient = torch.ops.colordim.gradient
 enter = torch.ops.colordim.enter
 leave = torch.ops.colordim.leave

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from colordim.axis import Axis
+from colordim.axis import Axis, SignedLogAxis
 from colordim.binning import Row, bin_into
 from colordim.binning.rows import no_moments
 from colordim.column import MOMENTS, NO_MOMENTS, Facet, Kind, Reduction, Stream
@@ -66,6 +66,9 @@ class Columns:
             np.array([_add([moments for _, _, moments in each]) for each in same]).reshape(-1, len(MOMENTS)),
         )
 
+
+# Ranges are those of activations: gradients and updates are smaller by orders of magnitude.
+_ANY_MAGNITUDE = SignedLogAxis()
 
 _NO_COLUMNS = Columns([], np.zeros(0, np.int64), np.zeros((0, len(MOMENTS))))
 
@@ -127,13 +130,16 @@ class Counters:
         kind: Kind = "activation",
         reduction: Reduction = "sum",
         facet: Facet | None = None,
+        order: int | None = None,
+        shape: tuple[int, ...] | None = None,
     ) -> bool:
         """Add all elements of `tensor` to a stream.
 
         Parameters
         ----------
-        name, module, arguments, kind, reduction, facet
-            Of the stream; see :class:`colordim.column.Stream`.
+        name, module, arguments, kind, reduction, facet, order, shape
+            Of the stream; see :class:`colordim.column.Stream`. By default it follows those that there are, and has
+            the shape of the tensor.
         tensor : Tensor
 
         Returns
@@ -145,8 +151,9 @@ class Counters:
         slot = self._slots.get(key)
         if slot is None:
             number = len(self._slots)
-            shape, axis = _shape(tensor), self._axis_of(name)
-            slot = _Slot(Stream(number, name, kind, module, arguments, shape, number, axis, reduction, facet))
+            shape, order = _shape(tensor) if shape is None else shape, number if order is None else order
+            axis = self._axis_of(name) if kind == "activation" else _ANY_MAGNITUDE
+            slot = _Slot(Stream(number, name, kind, module, arguments, shape, order, axis, reduction, facet))
         row = slot.host if tensor.is_cpu else None
         if row is None:
             row = self._row(slot, tensor.device)
@@ -165,6 +172,14 @@ class Counters:
             self._fired.append(slot)
         row.add_call()
         return True
+
+    def rows(self, kind: Kind) -> dict[str, list[Row]]:
+        """Return what was counted of a kind since the last :meth:`clear`, by the name of the stream; not to be changed."""
+        return {
+            slot.stream.name: [*([slot.host] if slot.host is not None else []), *slot.devices.values()]
+            for slot in self._fired
+            if slot.stream.kind == kind
+        }
 
     def take(self) -> Taken:
         """Return what was counted since the last :meth:`clear`, to be called next.

@@ -15,7 +15,7 @@ from colordim.errors import SelectionError
 from colordim.recording.calls import replaying
 from colordim.recording.facts import Moments, describe, identity, moments_of, or_none
 from colordim.recording.followers import Followers
-from colordim.recording.hooks import InertCopy
+from colordim.recording.hooks import InertHook
 from colordim.recording.outputs import tensors
 from colordim.recording.select import Target, select
 
@@ -124,7 +124,7 @@ class FirstBatch:
         }
 
 
-class _CallHook(InertCopy):
+class _CallHook(InertHook):
     """A forward hook that tells a :class:`FirstBatch` of a call."""
 
     __slots__ = ("_counting", "_first", "_number")

@@ -17,7 +17,7 @@ from torch import nn
 from colordim.recording import compiled
 from colordim.recording.outputs import is_countable, tensors
 
-__all__ = ["HookTarget", "InertCopy", "OutputHook", "RootEnterHook", "RootExitHook", "root_hooks"]
+__all__ = ["HookTarget", "InertHook", "OutputHook", "RootEnterHook", "RootExitHook", "root_hooks"]
 
 
 class HookTarget(Protocol):
@@ -33,14 +33,14 @@ class HookTarget(Protocol):
         """Take note that a root of the model has run, or has raised."""
 
 
-class InertCopy:
+class InertHook:
     """Pickles and copies as ``contextlib.nullcontext().__exit__``, which takes anything and returns None."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return getattr, (contextlib.nullcontext(), "__exit__")
 
 
-class OutputHook(InertCopy):
+class OutputHook(InertHook):
     """A forward hook; it knows its layer by number, since replicas of a module are other objects."""
 
     __slots__ = ("_layer", "_number", "_target")
@@ -78,7 +78,7 @@ def root_hooks(target: HookTarget, number: int, compiled_root: bool) -> tuple[Ro
     return UntracedEnterHook(target, number), UntracedExitHook(target, number)
 
 
-class RootEnterHook(InertCopy):
+class RootEnterHook(InertHook):
     """A forward pre-hook of a root."""
 
     __slots__ = ("_number", "_target")
@@ -94,7 +94,7 @@ class RootEnterHook(InertCopy):
             compiled.enter(compiled.ORDER, self._number, module.training, torch.is_grad_enabled())
 
 
-class RootExitHook(InertCopy):
+class RootExitHook(InertHook):
     """A forward hook of a root, called after exceptions as well."""
 
     __slots__ = ("_number", "_target")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from types import FrameType
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from colordim.axis import Axis
-from colordim.column import PHASES, Phase, Sink
+from colordim.binning import Row
+from colordim.column import PHASES, Kind, Phase, Reduction, Sink
 from colordim.errors import ArgumentError, RecordingError
 from colordim.recording import compiled
 from colordim.recording.batches import Batches
@@ -22,12 +24,15 @@ from colordim.recording.counters import Counters
 from colordim.recording.delivery import Delivery
 from colordim.recording.first_batch import FirstBatch
 from colordim.recording.governor import Governor, Meter
+from colordim.recording.gradients import GradientHook, Gradients
 from colordim.recording.hooks import OutputHook, root_hooks
 from colordim.recording.notices import Notices
 from colordim.recording.outputs import is_countable, tensors
+from colordim.recording.parameters import Parameters, replicated
 from colordim.recording.process import generation
-from colordim.recording.select import Target, roots
+from colordim.recording.select import Target, all_modules, roots
 from colordim.recording.transport import DeviceTransport, Transport, is_capturing
+from colordim.recording.watch import replaced, worth_a_look
 from colordim.recording.window import Clock, Window
 
 __all__ = ["Recorder"]
@@ -56,6 +61,10 @@ class Recorder:
         Share of the training time that recording may cost; the interval is raised until it holds.
     optimizers : iterable of Optimizer
         Their steps are counted; without any, each training batch counts as a step.
+    kinds : mapping of str to int
+        Every how many recorded batches each kind is recorded.
+    scaler : GradScaler, optional
+        By whose scale gradients of outputs are divided.
     transport : Transport, optional
         Fetches what was counted on a device.
     first : FirstBatch, optional
@@ -72,6 +81,8 @@ class Recorder:
         every: int = 1,
         budget: float | None = None,
         optimizers: Iterable[torch.optim.Optimizer] = (),
+        kinds: Mapping[Kind, int] = {"activation": 1},
+        scaler: Any = None,
         transport: Transport | None = None,
         first: FirstBatch | None = None,
     ) -> None:
@@ -79,7 +90,8 @@ class Recorder:
         self._model: nn.Module | None = model
         self._is_compiled = compiled.is_compiled(model)
         self._targets = list(targets)
-        self._layers = [(t.name, type(t.module).__name__, t.module.extra_repr()) for t in self._targets]
+        self._names = [target.name for target in self._targets]
+        self._described: list[tuple[str, str, str] | None] = [None] * len(self._targets)
         self._optimizers = list(optimizers)
         self._sink = sink
         self._transport = transport or DeviceTransport()
@@ -94,12 +106,17 @@ class Recorder:
             self.notices,
             is_device=self._transport.is_device,
             unfired=self._unfired,
+            closing=self._closing,
             lost=self._lost,
             every=every,
         )
+        self._kinds = dict(kinds)
+        self._gradients = Gradients(self, scaler) if "gradient" in kinds else None
+        self._parameters = Parameters(self, self._targets, self._optimizers, kinds, replicated(model))
         self._lock = threading.RLock()
         self._generation = generation()
         self._handles: list[Any] = []
+        self._hooked: dict[int, list[Any]] = {}
         self._disabled: set[int] = set()
         self._explicit = False
         self._counting = False
@@ -111,8 +128,7 @@ class Recorder:
         if self._model is None or self._handles:
             raise RecordingError("this recording is used up: begin another with colordim.record(...).")
         for number, target in enumerate(self._targets):
-            hook = OutputHook(self, number, compiled.connect(target.module, self, number))
-            self._handles.append(target.module.register_forward_hook(hook))
+            self._hook(number, target.module)
         if self._first is not None:
             self._first.attach(lambda: self._counting)
         untraced = False
@@ -125,25 +141,42 @@ class Recorder:
             self._clock.steps = 0
         for optimizer in self._optimizers:
             self._handles.append(optimizer.register_step_post_hook(self._on_step))
+        self._handles += self._parameters.attach()
+
+    def _hook(self, number: int, module: nn.Module) -> None:
+        for handle in self._hooked.get(number, ()):  # on a module that is no part of the model any more
+            handle.remove()
+        known = compiled.connect(module, self, number)
+        hooks: list[Callable[..., None]] = []
+        if "activation" in self._kinds:
+            hooks.append(OutputHook(self, number, known))
+        if self._gradients is not None:
+            hooks.append(GradientHook(self._gradients, number, known))
+        self._hooked[number] = [module.register_forward_hook(hook) for hook in hooks]
 
     def detach(self, reason: str = "stopped") -> None:
         """Remove all hooks, hand on the last batch, and close the sink; a second call does nothing."""
         if self._model is None or not self._here():
             return
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        compiled.disconnect(self)
         if self._first is not None:
             self._first.detach()
-        self._model = None
-        self._targets.clear()
-        self._optimizers.clear()
         if self._call is not None and not self._explicit:
             self.discard()  # a call that never came to its end
         self._call = None
         with self._lock:
+            if self._gradients is not None:
+                self._gradients.end()
             self._close()
+            self._parameters.end()
+        for handle in chain(self._handles, *self._hooked.values()):
+            handle.remove()
+        self._handles.clear()
+        self._hooked.clear()
+        compiled.disconnect(self)
+        self._model = None
+        self._targets.clear()
+        self._optimizers.clear()
+        with self._lock:
             self._batches.drain()
         if not self._clock.batches:
             self.notices.say(
@@ -178,7 +211,8 @@ class Recorder:
             return
         with self._lock:
             self._explicit = True
-            self._open(phase)
+            self._counting = False
+            self._counting = self._open(phase)
 
     def commit(self) -> None:
         """Close the explicit window and keep its batch."""
@@ -192,6 +226,8 @@ class Recorder:
             with self._lock:
                 self._counting = False
                 self._batches.discard()
+                if self._gradients is not None:
+                    self._gradients.forget()
                 if self._first is not None:
                     self._first.discard()
 
@@ -238,7 +274,7 @@ class Recorder:
                     for suffix, tensor in tensors(output):
                         self._count_output(layer, suffix, tensor)
             except Exception as error:
-                self._failed(self._layers[layer][0], layer, error)
+                self._failed(self._names[layer], layer, error)
             self._meter.spend(time.perf_counter() - began)
 
     def on_tensor(self, layer: int, suffix: str, tensor: Tensor) -> None:
@@ -249,7 +285,7 @@ class Recorder:
                 if self._first is not None:
                     self._first.called_compiled(layer, tensor)
             except Exception as error:
-                self._failed(self._layers[layer][0], layer, error)
+                self._failed(self._names[layer], layer, error)
             self._meter.spend(time.perf_counter() - began)
 
     def on_root_enter(self, module: nn.Module) -> None:
@@ -288,25 +324,94 @@ class Recorder:
         if error is not None and error is not call.handled:
             self.discard()
 
+    def on_gradient(self, layer: int, suffix: str, gradient: Tensor) -> None:
+        if self._gradients is not None:
+            self._gradients.arrive(layer, suffix, gradient)
+
+    # What gradients and parameters use.
+
+    @property
+    def window(self) -> Window | None:
+        return self._batches.window
+
+    def here(self) -> bool:
+        return self._model is not None and self._here()
+
+    def describe(self, layer: int) -> tuple[str, str, str]:
+        return self._described[layer] or self._describe(layer)
+
+    def inside(self) -> bool:
+        return self._explicit or self._call is not None
+
+    def is_due(self, kind: Kind) -> bool:
+        window, every = self._batches.window, self._kinds.get(kind)
+        return window is not None and every is not None and window.recorded and window.nth % every == 0
+
+    def count(
+        self,
+        kind: Kind,
+        name: str,
+        tensor: Tensor,
+        module: str,
+        arguments: str,
+        reduction: Reduction = "sum",
+        order: int | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self._count(name, tensor, module, arguments, kind, reduction, None, order, shape)
+
+    def rows(self, kind: Kind) -> Mapping[str, list[Row]]:
+        return self._counters.rows(kind)
+
+    def suggest(self, values: Mapping[str, object]) -> None:
+        self._batches.suggest(values)
+
+    def spend(self, seconds: float) -> None:
+        self._meter.spend(seconds)
+
     # Windows.
 
     def _open_for_call(self, training: bool, gradients: bool) -> None:
         if training and not gradients:
             return
         with self._lock:
-            self._open("train" if training else "valid")
+            self._counting = self._open("train" if training else "valid")
 
-    def _open(self, phase: Phase) -> None:
+    def _open(self, phase: Phase) -> bool:
         self._counting = False
         self._learn()
-        self._counting = self._batches.open(phase)
-        if self._first is not None and self._counting:
+        recorded = self._batches.open(phase)
+        if worth_a_look(self._batches.batches):
+            self._follow_replaced()
+        counts = recorded and self.is_due("activation")
+        if counts and self._first is not None:
             self._first.open()
+        return counts
+
+    def _follow_replaced(self) -> None:
+        """Record what was put in the place of recorded modules: synchronised batch norms, merged adapters."""
+        if self._model is None:
+            return
+        for number, target in replaced(self._targets, all_modules(self._model)):
+            before, after = type(self._targets[number].module).__name__, type(target.module).__name__
+            self._targets[number] = target
+            self._described[number] = None
+            self._hook(number, target.module)
+            self.notices.say(
+                f"replaced:{target.name}",
+                f"{target.name!r} was replaced ({before} by {after}) while it was recorded: batches up to now may lack "
+                "it, from here on the new one is recorded; begin recording after the model is complete.",
+            )
 
     def _close(self) -> None:
         self._counting = False
         self._learn()
         self._batches.close()
+
+    def _closing(self) -> None:
+        if self._gradients is not None:
+            self._gradients.close()
+        self._parameters.close()
 
     def _learn(self) -> None:
         """Tell the sink what the first batch has taught, once it is over."""
@@ -315,6 +420,9 @@ class Recorder:
             self._first = None
 
     def _unfired(self, window: Window) -> None:
+        every = self._kinds.get("activation")
+        if every is None or window.nth % every:
+            return
         self.notices.say(
             "unfired",
             f"No recorded layer ran in {window.phase} batch {window.index}: {self._way_out('choose layers that are called')}.",
@@ -339,12 +447,19 @@ class Recorder:
 
     def _count_output(self, layer: int, suffix: str, tensor: Tensor) -> None:
         if is_countable(tensor):
-            name, module, arguments = self._layers[layer]
+            name, module, arguments = self._described[layer] or self._describe(layer)
             self._count(name + suffix, tensor, module, arguments)
 
-    def _count(self, name: str, tensor: Tensor, module: str, arguments: str) -> None:
+    def _describe(self, layer: int) -> tuple[str, str, str]:
+        # At its first output: a lazy module is of another class by then.
+        target = self._targets[layer]
+        described = target.name, type(target.module).__name__, target.module.extra_repr()
+        self._described[layer] = described
+        return described
+
+    def _count(self, name: str, tensor: Tensor, module: str, arguments: str, *facts: Any) -> None:
         with self._lock:
-            if not self._counters.count(name, tensor, module, arguments):
+            if not self._counters.count(name, tensor, module, arguments, *facts):
                 self.notices.say(
                     f"unreadable:{name}",
                     f"{name!r} is not recorded: its values cannot be read here "
@@ -363,7 +478,7 @@ class Recorder:
     def _fired_outside(self, layer: int) -> None:
         if not self._here() or replaying():
             return
-        name = self._layers[layer][0]
+        name = self._names[layer]
         way_out = (
             'put it into `with rec.batch("train"):` or `with rec.batch("valid"):` if it belongs to the training'
             if self._explicit

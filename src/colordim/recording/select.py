@@ -13,7 +13,7 @@ from torch import nn
 
 from colordim.errors import SelectionError
 
-__all__ = ["Layers", "Target", "is_leaf", "layer_name", "nearest", "roots", "select"]
+__all__ = ["Layers", "Target", "all_modules", "is_leaf", "layer_name", "nearest", "own_parameters", "roots", "select"]
 
 #: One way to name layers: a name or pattern, a class, or a function of name and module.
 Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
@@ -73,7 +73,7 @@ def select(model: nn.Module, layers: Layers = None) -> list[Target]:
     """
     if not isinstance(model, nn.Module):
         raise SelectionError(f"a model must be a torch.nn.Module, not {type(model).__name__}: pass the module itself.")
-    candidates = list(_candidates(model))
+    candidates = list(all_modules(model))
     # The children of an attention that is recorded whole are never called.
     unreachable = {id(child) for t in candidates if isinstance(t.module, _WHOLE) for child in t.module.children()}
     leaves = [t for t in candidates if is_leaf(t.module) and id(t.module) not in unreachable]
@@ -94,6 +94,18 @@ def select(model: nn.Module, layers: Layers = None) -> list[Target]:
     return [target for target in candidates if id(target.module) in chosen]
 
 
+def own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters that a module computes with by itself, and their names within it.
+
+    These include parameters of children that are never called: of parametrisations, of an attention's output
+    projection, and of lists of parameters.
+    """
+    yield from module.named_parameters(recurse=is_leaf(module), remove_duplicate=False)
+    for name, child in module.named_children():
+        if isinstance(child, (nn.ParameterList, nn.ParameterDict)):
+            yield from child.named_parameters(name, remove_duplicate=False)
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return the clause of an error message that names what is most like `name`."""
     known = list(names)
@@ -101,7 +113,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return "the nearest is " + ", ".join(repr(item) for item in near)
 
 
-def _candidates(model: nn.Module) -> Iterator[Target]:
+def all_modules(model: nn.Module) -> Iterator[Target]:
+    """Yield every module that could be recorded, with its name; a shared one once, under its first name."""
     for path, module in roots(model)[-1].named_modules():
         if "parametrizations" in path.split(".") or isinstance(module, (torch.jit.ScriptModule, *_CONTAINERS)):
             continue

@@ -24,6 +24,8 @@ class Window:
     recorded: bool
     values: dict[str, float | Tensor] = field(default_factory=dict)
     """Numbers; those of a device as tensors of their own, to be read when they can be without waiting."""
+    nth: int = 0
+    """Number of the recorded batch within its phase, as far as the interval has stayed the same."""
     number: int = -1
     step: int = 0
     time: float = 0.0
@@ -64,7 +66,7 @@ class Clock:
         if phase == "train" and not self._epochs_told and len(self._phases_in_epoch) == len(PHASES):
             self._next_epoch()
         index = self._index[phase]
-        return Window(phase, index, self._epoch, recorded=index % self.every == 0)
+        return Window(phase, index, self._epoch, recorded=index % self.every == 0, nth=index // self.every)
 
     def close(self, window: Window) -> None:
         """Give a window, which has become a batch, its number."""

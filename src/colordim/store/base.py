@@ -17,8 +17,8 @@ from colordim.column import COUNTERS, NO_MOMENTS, Phase, Stream, Units
 
 __all__ = ["BATCH_COLUMNS", "Block", "Reader", "batch_key"]
 
-#: What every row of the table of batches has, before what was logged.
-BATCH_COLUMNS = ("batch", "index", "epoch", "step", "phase", "time", "recorded")
+#: What every row of the table of batches has, before what was logged; the last two only with several ranks.
+BATCH_COLUMNS = ("batch", "index", "epoch", "step", "phase", "time", "recorded", "ranks", "partial")
 
 
 def batch_key(name: str) -> str:
@@ -114,7 +114,8 @@ class Reader(Protocol):
         """Return one row a batch, by ascending number.
 
         Keys: ``batch, index, epoch, step`` (int64), ``phase`` (str), ``time`` (float64), ``recorded``
-        (bool), then every logged name in order of first appearance (float64, NaN where not logged),
+        (bool); if the run has several ranks ``ranks`` (int64), how many of them hold the batch, and
+        ``partial`` (bool), whether they are fewer than all; then every logged name in order of first appearance (float64, NaN where not logged),
         as :func:`batch_key` gives it.
         """
 

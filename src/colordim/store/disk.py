@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -23,36 +25,93 @@ _UNSEALED = 2
 
 
 def create(path: Path, info: Mapping[str, Any]) -> None:
-    """Lay out a new run folder.
+    """Lay out a new run folder, or the part of one that a rank writes.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run; or ``run/rank=K``, in a run that other ranks of the same training write as well.
+    info : mapping
+        For ``run.json``, which the first rank to come writes; except ``rank``, for this rank's ``rank.json``.
 
     Raises
     ------
     StoreError
-        If the path is a file, not empty, or cannot be written.
+        If the path is a file, not empty, already holds a run of which this is no rank, or cannot be written.
     """
+    rank, alone = files.rank_folder(path), files.rank_number(path) is None
+    run = rank.parent
+    described = {"schema": files.SCHEMA} | {k: v for k, v in info.items() if k not in ("schema", "rank")}
+    mine = {
+        "schema": files.SCHEMA,
+        "rank": files.rank_number(rank),
+        "world_size": 1,
+        **info.get("rank", {}),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "begun": time.time(),
+    }
     try:
-        if path.is_file():
-            raise StoreError(f"{path} is a file: give a folder that is new or empty.")
-        if (path / files.RUN).exists():
-            raise StoreError(f"{path} already holds a run: give the new one another folder.")
-        path.mkdir(parents=True, exist_ok=True)
-        # A rank's folder without a run.json is what an attempt that failed on a full disk has left.
-        if any(child.name != files.RANK for child in path.iterdir()):
-            raise StoreError(f"{path} holds other files and no run: give a folder that is new or empty.")
-        rank = path / files.RANK
+        if run.is_file():
+            raise StoreError(f"{run} is a file: give a folder that is new or empty.")
+        if (run / files.RUN).exists():
+            if alone:
+                raise StoreError(f"{run} already holds a run: give the new one another folder.")
+            _check_same_training(run, described, mine)
+        run.mkdir(parents=True, exist_ok=True)
+        # Without a run.json, a rank's folder is of a rank that came before, or what an attempt that failed has left.
+        if any(not _is_of_a_run(child) for child in run.iterdir()):
+            raise StoreError(f"{run} holds other files and no run: give a folder that is new or empty.")
         for folder in (files.COLUMNS, files.MOMENTS_FOLDER, files.BATCHES):
             (rank / folder).mkdir(parents=True, exist_ok=True)
         files.write_text(rank / files.STREAMS, _json({"schema": files.SCHEMA, "streams": []}))
+        files.write_text(rank / files.RANK_FILE, _json(mine))
         # Last: a folder with a run.json is a run that can be opened.
-        files.write_text(
-            path / files.RUN, _json({"schema": files.SCHEMA} | {k: v for k, v in info.items() if k != "schema"})
-        )
+        if not files.write_new(run / files.RUN, _json(described)):
+            if alone:
+                raise StoreError(f"{run} already holds a run: give the new one another folder.")
+            _check_same_training(run, described, mine, begun=True)
     except StoreError:
         raise
     except OSError as error:
         raise StoreError(
-            f"the run folder {path} cannot be written ({error.strerror or error}): give a folder that can."
+            f"the run folder {run} cannot be written ({error.strerror or error}): give a folder that can."
         ) from error
+
+
+def _is_of_a_run(child: Path) -> bool:
+    return files.rank_number(child) is not None or child.name == files.RUN or child.name.startswith(f".{files.RUN}.")
+
+
+def _check_same_training(run: Path, described: Mapping[str, Any], mine: Mapping[str, Any], begun: bool = False) -> None:
+    """Raise a StoreError if the run that is there is not the one of which this process is a rank."""
+    there = _read(run / files.RUN)
+    if there and there.get("job") != described.get("job"):
+        raise StoreError(
+            f"{run} holds the run of another training ({there.get('job') or 'unnamed'}; this one is "
+            f"{described.get('job') or 'unnamed'}): give this one another folder."
+        )
+    for path in sorted(run.glob(f"rank=*/{files.RANK_FILE}")):
+        other = _read(path)
+        if path.parent.name == files.rank_name(mine["rank"]):
+            if not begun:
+                raise StoreError(
+                    f"{path.parent} was written by another run (process {other.get('pid')} on {other.get('host')}): "
+                    "give this one another folder."
+                )
+        elif other and other.get("world_size") != mine["world_size"]:
+            raise StoreError(
+                f"{run} holds a run of {other.get('world_size')} ranks, and this one has {mine['world_size']}: "
+                "give this one another folder."
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError:  # damaged, or written by a file system without links this very moment
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class Disk:
@@ -61,11 +120,11 @@ class Disk:
     Parameters
     ----------
     path : Path
-        Folder of the run, laid out by :func:`create`.
+        Folder of the run, or of a rank in it, laid out by :func:`create`.
     """
 
     def __init__(self, path: Path) -> None:
-        self._rank = path / files.RANK
+        self._rank = files.rank_folder(path)
         self._declared = 0
         self._facts: Mapping[str, Any] | None = None
         self._segment: Segment | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +16,16 @@ __all__ = [
     "FACTS",
     "MOMENTS_FOLDER",
     "RANK",
+    "RANK_FILE",
     "RUN",
     "SCHEMA",
     "STREAMS",
     "numbered",
+    "rank_folder",
+    "rank_name",
+    "rank_number",
     "replacing",
+    "write_new",
     "write_text",
 ]
 
@@ -27,6 +34,7 @@ SCHEMA = 1
 
 RUN = "run.json"
 RANK = "rank=0"
+RANK_FILE = "rank.json"
 STREAMS = "streams.json"
 END = "end.json"
 FACTS = "facts.json"
@@ -41,6 +49,22 @@ BINARY = getattr(os, "O_BINARY", 0)
 def numbered(first: int) -> str:
     """Return the number of a batch as it stands in file names, so that they sort."""
     return f"{first:010d}"
+
+
+def rank_name(rank: int) -> str:
+    """Return the name of a rank's folder."""
+    return f"rank={rank}"
+
+
+def rank_number(path: Path) -> int | None:
+    """Return whose rank's folder `path` is, by its name, or None if it is no such folder."""
+    found = re.fullmatch(r"rank=(0|[1-9]\d*)", path.name)
+    return int(found[1]) if found else None
+
+
+def rank_folder(path: Path) -> Path:
+    """Return the folder that a rank writes: `path` if it is one, or that of rank 0 in the run `path`."""
+    return path / RANK if rank_number(path) is None else path
 
 
 @contextlib.contextmanager
@@ -69,6 +93,39 @@ def write_text(path: Path, text: str) -> None:
     """Write a small file whole, or leave the one that is there."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_new(path: Path, text: str) -> bool:
+    """Write a small file whole unless it is there; return whether it was written.
+
+    Of several processes, on several machines, one succeeds: a link is made or not, also on NFS.
+    """
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return temporary.stat().st_nlink == 2  # the answer to a link that was made may be lost on NFS
+        except (OSError, NotImplementedError):  # a file system without links
+            return _write_exclusively(path, text)
+        _sync_folder(path.parent)
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _write_exclusively(path: Path, text: str) -> bool:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

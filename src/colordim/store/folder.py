@@ -25,7 +25,7 @@ from colordim.store.sparse import Columns
 from colordim.store.table import batch_arrays, join_batches
 from colordim.store.tail import TailReader
 
-__all__ = ["FolderReader", "find_runs"]
+__all__ = ["FolderReader", "find_runs", "read_info"]
 
 Table = Mapping[str, npt.NDArray[Any]]
 
@@ -49,7 +49,7 @@ class _Part:
 
 
 class FolderReader:
-    """Reads a run folder, as a :class:`~colordim.store.base.Reader`; also one that is being written.
+    """Reads what one rank has written, as a :class:`~colordim.store.base.Reader`; also while it writes.
 
     Sealed files are read when their columns are asked for; damage in them is found, and added to
     :attr:`problems`, then. The columns of a damaged part are left out of :meth:`blocks`.
@@ -58,6 +58,8 @@ class FolderReader:
     ----------
     path : path-like
         Folder of the run.
+    rank : int
+        Whose part of it is read.
 
     Raises
     ------
@@ -67,11 +69,11 @@ class FolderReader:
         If the run was written by a newer colordim, or ``run.json`` or ``streams.json`` is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], rank: int = 0) -> None:
         self._path = Path(path)
-        self._rank = self._path / files.RANK
+        self._rank = self._path / files.rank_name(rank)
         self._lock = threading.Lock()
-        self._info = _read_info(self._path)
+        self._info = read_info(self._path)
         self._sealed: dict[int, Table] = {}
         self._tails: dict[int, TailReader] = {}
         self._footers: OrderedDict[Path, Footer] = OrderedDict()
@@ -327,7 +329,8 @@ def _join_tables(tables: list[Table]) -> Table:
     }
 
 
-def _read_info(path: Path) -> dict[str, Any]:
+def read_info(path: Path) -> dict[str, Any]:
+    """Return what was written once of a run; raises as :class:`FolderReader` does."""
     try:
         text = (path / files.RUN).read_bytes()
     except FileNotFoundError:
