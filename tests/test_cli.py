@@ -108,6 +108,16 @@ def test_show_takes_every_option_of_the_colorful_chart(run: Path, tmp_path: Path
     invoke("show", run, "--out", tmp_path / "a.png", *options)
 
 
+def test_show_draws_scalars_and_what_is_not_there_is_a_sentence(run: Path, tmp_path: Path) -> None:
+    for options in (["--chart", "scalars"], ["--chart", "updates"], ["--kind", "gradient"]):
+        assert "Wrote" in invoke("show", run, "--out", tmp_path / "a.png", *options)
+
+
+def test_show_passes_on_what_applies(run: Path, tmp_path: Path) -> None:
+    invoke("show", run, "--out", tmp_path / "a.png", "--chart", "dead", "--phase", "valid", "--kind", "activation")
+    invoke("show", run, "--out", tmp_path / "a.png", "--chart", "twin_peaks", "--window=-1,1", "--layer", "first")
+
+
 def test_show_in_the_terminal(run: Path) -> None:
     lines = invoke("show", run, "--terminal", "--layer", "second", "--window=-2,2", "--height", "12").splitlines()
     assert lines[0].rstrip() == "second  ReLU [2, 4]"
@@ -135,6 +145,14 @@ def test_several_layers_make_a_wall_under_one_bar(run: Path) -> None:
         (["show", "RUN", "--window", "wide"], ["wide", "shared, own, symlog"]),
         (["show", "RUN", "--window=3,1"], ["3", "1"]),
         (["show", "RUN", "--terminal", "--chart", "dead"], ["--terminal"]),
+        (["show", "RUN", "--terminal", "--mean", "--focus", "2"], ["--mean and --focus", "leave them out"]),
+        (["show", "RUN", "--chart", "dead", "--window", "own"], ["--window", "--chart dead", "leave it out"]),
+        (["show", "RUN", "--chart", "twin_peaks", "--phase", "train"], ["--phase", "--chart twin_peaks"]),
+        (["show", "RUN", "--chart", "profile", "--mean", "--color", "count"], ["--color and --mean"]),
+        (["show", "RUN", "--chart", "scalars", "--layer", "first"], ["--layer", "--chart scalars"]),
+        (["show", "RUN", "--width", "80"], ["--width", "--chart colorful"]),
+        (["show", "RUN", "--by", "class", "--layer", "first"], ["no classes of 'first'", "facets"]),
+        (["show", "RUN", "--terminal", "--kind", "gradient"], ["no streams of the kind gradient"]),
         (["show", "nowhere"], ["nowhere"]),
         (["show", "RUN", "--phase", "test"], ["test"]),
         (["shew"], ["shew", "show"]),
@@ -194,3 +212,22 @@ def test_without_torch_the_demo_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert 'pip install "colordim[demo]"' in failure(capsys, "demo")
+
+
+def test_tiny_gradients_fill_the_terminal_with_labels_of_their_own(tmp_path: Path) -> None:
+    writer = FolderWriter(tmp_path / "run", {"name": "tiny"})
+    axis = LinearAxis(-4e-6, 4e-6, 8)
+    stream = Stream(0, "fc", "gradient", "Linear", "", (2, 4), 0, axis)
+    writer.declare(stream)
+    row = np.array([0, 1, 1, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 8, 1], np.int64)
+    for i in range(4):
+        writer.append(Batch(i, i, "train", 0, i, 0.0), [stream], row, np.array([[0.0, 1e-11, -2.5e-6, 2.5e-6]]))
+    writer.close("stopped")
+    for window in ([], ["--window", "symlog"]):
+        lines = invoke("show", tmp_path / "run", "--terminal", "--kind", "gradient", *window).splitlines()
+        assert lines[0].startswith("fc gradient  Linear")
+        labels = [line.split()[0] for line in lines if "+" in line[:10] and line[:8].strip()]
+        assert "0" in labels
+        assert any("e-06" in label for label in labels)
+        drawn = [line for line in lines if set(line[10:]) & set("#%@")]
+        assert len(drawn) > 5

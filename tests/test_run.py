@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from colordim.axis import LinearAxis
-from colordim.column import COUNTERS, Batch, Kind, Phase, Stream
+from colordim.column import COUNTERS, Batch, Facet, Kind, Phase, Stream, Units
 from colordim.errors import ColordimWarning, StreamError
 from colordim.run import Run
 from colordim.store.memory import MemoryStore
@@ -210,3 +210,131 @@ def test_a_damaged_part_is_told_once_when_it_is_left_out() -> None:
     with pytest.warns(ColordimWarning, match="batches 7 to 9 are left out"):
         run.counts("a")
     run.moments("a")  # a second warning would be an error here
+
+
+def test_a_warning_points_at_the_line_that_asked() -> None:
+    class Damaged(MemoryStore):
+        @property
+        def problems(self) -> tuple[str, ...]:
+            return ("a part is damaged.",)
+
+    for ask in (lambda run: run.length(), lambda run: run.batches, lambda run: run.epochs("valid")):
+        with pytest.warns(ColordimWarning) as caught:
+            ask(Run(Damaged()))
+        assert [warning.filename for warning in caught] == [__file__]
+
+
+PARTS = [
+    Stream(i + 1, f"head[{i}]", "activation", "Linear", "", (8, 3), 3, AXIS, facet=Facet("head", i, label))
+    for i, label in enumerate("abc")
+]
+
+
+def with_facets() -> Run:
+    """A layer "head" with three classes, declared before "tail", and one with an index in its own name."""
+    store = MemoryStore()
+    streams = [stream(0, "head", 3), *PARTS, stream(4, "tail", 9), stream(5, "lstm[0]", 1), stream(6, "lstm[1]", 1)]
+    for declared in streams:
+        store.declare(declared)
+    return Run(store)
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        (None, ["lstm[0]", "lstm[1]", "head", "tail"]),
+        ("*", ["lstm[0]", "lstm[1]", "head", "tail"]),
+        ("head*", ["head"]),
+        ("head[*]", ["head[0]", "head[1]", "head[2]"]),
+        ("lstm[*]", ["lstm[0]", "lstm[1]"]),
+        ("head[1]", ["head[1]"]),
+        (["tail", PARTS[2]], ["head[2]", "tail"]),
+        (-1, ["tail"]),
+        ([2, -1], ["head", "tail"]),
+    ],
+)
+def test_facets_are_selected_only_if_they_are_named(layers: list[str] | None, names: list[str]) -> None:
+    assert [s.name for s in with_facets().select(layers)] == names
+
+
+def test_facets_of_a_layer_and_numbers_that_are_none() -> None:
+    run = with_facets()
+    assert run.facets("head") == tuple(PARTS)
+    assert run.facets("tail") == ()
+    with pytest.raises(StreamError, match="has 4 streams of the kind activation, so there is no number 4"):
+        run.select(4)
+
+
+def units_run(*units: Units) -> Run:
+    """CONV, POOL, HEAD and a gradient, and what is known of units."""
+    store, run = make(["train"])
+    store.append(Batch(1, 1, "train", 0, 0, 0.0), (), np.zeros(0, np.int64), np.zeros((0, 4)), units)
+    return run
+
+
+def units(
+    owner: Stream,
+    first: int,
+    last: int,
+    active: bytes,
+    number: int = 10,
+    judged_on: str = "body.pool",
+    phase: Phase = "train",
+) -> Units:
+    return Units(owner.id, judged_on, phase, first, last, number, active)
+
+
+def test_units_of_overlapping_windows_and_calls_add_up_by_or() -> None:
+    run = units_run(
+        units(CONV, 16, 31, bytes([0b00000001, 0b01000000])),  # units 7 and 9; six bits of padding
+        units(CONV, 0, 15, bytes([0b10000000, 0])),  # unit 0, in a first call
+        units(CONV, 0, 15, bytes([0b01000000, 0])),  # unit 1, in a second
+        units(CONV, 8, 15, bytes([0b00000000, 0b10000000])),  # unit 8, of another rank, whose window begins later
+        units(CONV, 0, 15, bytes([255, 255]), phase="valid"),
+        units(HEAD, 0, 15, bytes([255, 255])),
+    )
+    found = run.units("body.conv")
+    assert (found.first.tolist(), found.last.tolist()) == ([0, 16], [15, 31])
+    assert [np.flatnonzero(row).tolist() for row in found.active] == [[0, 1, 8], [7, 9]]
+    assert found.dead_share.tolist() == pytest.approx([0.7, 0.8])
+    assert found.dead.tolist() == [0, 1, 2, 3, 4, 5, 6, 8]
+    assert found.judged_on == "body.pool"
+    assert run.units("body.conv", "valid").dead_share.tolist() == [0.0]
+
+
+def test_windows_that_are_cut_differently_become_one() -> None:
+    """Units 0 and 3 of four: nothing tells whether unit 3 was active in batches 8 to 15 alone."""
+    found = units_run(
+        units(CONV, 0, 7, bytes([0b10000000]), 4), units(CONV, 8, 15, bytes([0]), 4), units(CONV, 4, 11, bytes([16]), 4)
+    ).units("body.conv")
+    assert (found.first.tolist(), found.last.tolist()) == ([0], [15])
+    assert found.dead.tolist() == [1, 2]
+
+
+def test_padding_bits_are_no_units() -> None:
+    found = units_run(units(CONV, 0, 3, bytes([0b11111111, 0b11000000]), 10)).units("body.conv")
+    assert found.active.shape == (1, 10)
+    assert found.dead_share.tolist() == [0.0]
+    assert units_run(units(CONV, 0, 3, bytes([0, 0b00111111]), 10)).units("body.conv").dead_share.tolist() == [1.0]
+
+
+def test_an_activation_function_stands_for_its_layer_if_there_is_only_one() -> None:
+    one = units(CONV, 0, 3, bytes([0b10100000]), 3)
+    run = units_run(one, units(CONV, 4, 7, bytes([0b01000000]), 3))
+    assert run.units("body.pool").active.tolist() == [[True, False, True], [False, True, False]]
+    assert run.dead_units("body.pool").tolist() == [0, 2]
+    assert run.dead_units("body.conv", window=0).tolist() == [1]
+    assert run.dead_units("body.conv").dtype == np.int64
+    assert len(units_run(one, units(HEAD, 0, 3, bytes([0]), 3)).units("body.pool")) == 0, "whose units are they?"
+
+
+def test_units_that_are_not_there() -> None:
+    run = units_run(units(CONV, 0, 3, bytes([0]), 3))
+    empty = run.units("head")
+    assert (len(empty), empty.active.shape, empty.dead_share.tolist(), empty.dead.tolist()) == (0, (0, 0), [], [])
+    with pytest.raises(StreamError, match="nothing about the units of 'head'"):
+        run.dead_units("head")
+    with pytest.raises(ValueError, match="window=1 cannot be: there are 1, from 0 to 0"):
+        run.dead_units("body.conv", window=1)
+    with pytest.raises(ValueError, match="'test' is not a phase"):
+        run.units("head", "test")  # type: ignore[arg-type]

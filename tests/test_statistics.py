@@ -36,6 +36,12 @@ def test_std_never_is_the_root_of_a_negative_number() -> None:
     assert statistics.std(3 * value, 3 * value**2 * (1 - 1e-15), 3) >= 0
 
 
+def test_the_log_ratio_of_updates_to_weights_by_hand() -> None:
+    found = statistics.log_ratio([1e-3, 0.5, 0.0, 1.0, np.nan], [1.0, 0.005, 1.0, 0.0, 1.0])
+    assert found[:2] == pytest.approx([-3.0, 2.0])
+    assert np.isnan(found[2:]).all()
+
+
 @pytest.mark.parametrize("axis", [LinearAxis(-6, 6, 240), SignedLogAxis()], ids=str)
 def test_quantiles_are_within_a_bin_of_those_of_the_values(axis: LinearAxis | SignedLogAxis) -> None:
     rng = np.random.default_rng(0)

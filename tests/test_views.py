@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.charts.colorful import MARGIN
-from colordim.column import Batch, Phase, Stream
+from colordim.column import Batch, Facet, Phase, Stream, Units
 from colordim.errors import AxisError, StreamError
 from colordim.store.memory import MemoryStore
 from colordim.views import Run
@@ -33,8 +33,14 @@ def build(
     name: str = "",
     kind: str = "activation",
     every: int = 1,
+    facets: Mapping[str, Facet] = {},
+    units: Mapping[int, Sequence[Units]] = {},
+    logged: Mapping[str, Sequence[float]] = {},
 ) -> Run:
-    """A run in memory from the values of every layer in every batch (None: did not fire)."""
+    """A run in memory from the values of every layer in every batch (None: did not fire).
+
+    A layer "weight:conv" is the stream "conv" of the kind "weight".
+    """
     store = MemoryStore({"name": name})
     streams: dict[str, Stream] = {}
     index = {"train": 0, "valid": 0}
@@ -44,7 +50,11 @@ def build(
             if layer not in streams:
                 shape = (4, 8, 5, 5) if layer.startswith("conv") else (64, 10)
                 module = "Conv2d" if layer.startswith("conv") else "Linear"
-                streams[layer] = Stream(len(streams), layer, kind, module, "1, 8, bias=True", shape, len(streams), axis)  # type: ignore[arg-type]
+                own, _, name = layer.rpartition(":")
+                streams[layer] = Stream(
+                    len(streams), name, own or kind, module, "1, 8, bias=True", shape, len(streams), axis,  # type: ignore[arg-type]
+                    facet=facets.get(layer),
+                )  # fmt: skip
                 store.declare(streams[layer])
             if values is None or index[phase] % every:
                 continue
@@ -62,13 +72,18 @@ def build(
             fired.append(streams[layer])
         recorded = index[phase] % every == 0
         store.append(
-            Batch(number, index[phase], phase, epoch, number, float(number), recorded),
+            Batch(number, index[phase], phase, epoch, number, float(number), recorded, _values(logged, number)),
             fired,
             np.concatenate(rows) if rows else np.zeros(0, np.int64),
             np.array(moments).reshape(-1, 4),
+            units.get(number, ()),
         )
         index[phase] += 1
     return Run(store)
+
+
+def _values(logged: Mapping[str, Sequence[float]], batch: int) -> dict[str, float]:
+    return {name: values[batch] for name, values in logged.items() if not np.isnan(values[batch])}
 
 
 def training(axis: Axis, layers: int = 3, epochs: int = 3, batches: int = 8, name: str = "") -> Run:
@@ -119,7 +134,12 @@ DRAWINGS: list[Callable[[Run], Figure]] = [
     lambda run: run.dead(),
     lambda run: run.profile(),
     lambda run: run.twin_peaks(),
+    lambda run: run.updates(),
+    lambda run: run.colorful(by="class"),
 ]
+
+
+BY_CLASS: Callable[[Run], Figure] = lambda run: run.colorful("fc", by="class", window="symlog", mean=True)  # noqa: E731
 
 
 @pytest.mark.parametrize("axis", [SignedLogAxis(), LinearAxis(-1, 1, 1), LinearAxis(0.5, 3, 7)], ids=str)
@@ -137,8 +157,12 @@ DRAWINGS: list[Callable[[Run], Figure]] = [
     ids=["nan", "zeros", "inf", "outside", "far outside", "tiny", "one value"],
 )
 def test_runs_at_the_edge_draw(axis: Axis, values: np.ndarray) -> None:
-    for batches, drawings in ((1, DRAWINGS), (4, DRAWINGS[1:3])):
-        run = build([("train", 0, {"conv": values, "fc": values})] * batches + [("valid", 0, {"conv": values})], axis)
+    layers = {"conv": values, "fc": values, "weight:conv": values, "update:conv": values, "gradient:fc": values}
+    parts = {"fc[0]": Facet("fc", 0, "no")}
+    usual = DRAWINGS[:-2] if isinstance(axis, LinearAxis) else [*DRAWINGS[:-1], BY_CLASS]
+    for batches, drawings in ((1, usual), (4, DRAWINGS[1:3])):
+        batch: list[tuple[Phase, int, Values]] = [("train", 0, {**layers, "fc[0]": values})]
+        run = build(batch * batches + [("valid", 0, {"conv": values})], axis, facets=parts)
         for draw in drawings:
             assert save(draw(run), dpi=30).startswith(b"\x89PNG")
 
@@ -153,7 +177,7 @@ def test_runs_without_anything_are_a_sentence(draw: int) -> None:
 
 def test_a_layer_that_never_ran_and_a_phase_that_never_came_draw() -> None:
     run = build([("train", 0, {"conv": np.ones(4), "fc": None}), ("train", 0, {"conv": np.ones(4)})], AXES[1])
-    for draw in DRAWINGS:
+    for draw in DRAWINGS[:-1]:
         save(draw(run))
     assert "never ran" in words(run.colorful())
     assert "There are no valid batches" in words(run.colorful(phase="valid"))
@@ -352,6 +376,7 @@ def test_dead_and_profile_have_a_panel_and_a_line_for_each_layer() -> None:
     panels: list[Any] = run.profile().axes[:2]
     assert [sum(line.get_linestyle() == "-" for line in ax.lines) for ax in panels] == [4, 4]
     save(training(AXES[1], layers=30, epochs=1, batches=4).profile())
+    assert len(training(AXES[1], layers=9, epochs=1, batches=4).profile().axes) == 4  # strips, and their bars
 
 
 def test_twin_peaks_takes_the_last_quarter_and_the_whole_validation_of_the_epoch() -> None:
@@ -393,3 +418,195 @@ def test_mistakes_are_told_in_a_sentence() -> None:
         run.dead(threshold=-1)
     with pytest.raises(AxisError, match="first value must be below"):
         run.twin_peaks(window=(1, 0))
+    with pytest.raises(ValueError, match="kind='grads' is unknown"):
+        run.colorful(kind="grads")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="twin_peaks draws one layer"):
+        run.twin_peaks(["conv0", "conv1"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="focus=3 does not apply with by='class': leave it out"):
+        run.colorful("conv1", by="class", focus=3)
+    with pytest.raises(StreamError, match=r"no classes of 'conv1' were recorded: pass facets=\{\"conv1\": \"class\"\}"):
+        run.colorful("conv1", by="class")
+    with pytest.raises(ValueError, match="nothing was logged as 'loss': nothing was logged at all"):
+        run.scalars("loss")
+
+
+# The other kinds.
+
+
+def test_layers_whose_gradients_differ_by_decades_are_all_seen() -> None:
+    rng = np.random.default_rng(4)
+    layers = {f"gradient:conv{k}": 10.0 ** -(2 * k) * rng.normal(size=400) for k in range(4)}
+    run = build([("train", 0, layers)] * 5, SignedLogAxis())
+    figure = run.colorful(kind="gradient", colorbar=None)
+    for image in images(figure):
+        filled = ~np.ma.getmaskarray(image.get_array()).all(axis=1)
+        assert filled.mean() > 0.5  # a window of its own: not a line at zero
+    assert figure.texts[0].get_text() == "Gradients of the outputs, train"
+    assert "row: 1/" in words(figure)
+    assert "of the panel's own window" in words(figure)
+
+
+def test_the_footer_tells_the_rows_of_every_window() -> None:
+    run = training(AXES[1], layers=1)
+    assert "row: 0.0" in words(run.colorful(window=(-4, 4)))
+    assert "% of the value" in words(run.colorful(window="symlog"))
+
+
+def test_every_kind_has_its_title_and_the_name_of_its_axis() -> None:
+    for kind, title in (("weight", "Weights"), ("weight_gradient", "Gradients of the weights"), ("update", "Updates")):
+        run = build([("train", 0, {"conv.weight": np.ones(4)})] * 2, AXES[1], kind=kind)
+        assert run.colorful(kind=kind).texts[0].get_text().startswith(title)  # type: ignore[arg-type]
+    assert "it holds updates of the weights." in words(run.colorful())
+
+
+def facet_run(classes: int = 3, epochs: int = 2, labels: Sequence[str] = ("no", "yes", "maybe")) -> Run:
+    """The logit of class c is c in the first epoch and -c in the second; eight batches of two samples each."""
+    names = [labels[c] if c < len(labels) else f"a class with a long name, number {c}" for c in range(classes)]
+    facets = {f"head[{c}]": Facet("head", c, names[c]) for c in range(classes)}
+    batches: list[tuple[Phase, int, Values]] = []
+    for epoch in range(epochs):
+        logits = np.tile(np.arange(classes, dtype=np.float64) * (1 - 2 * epoch), (2, 1))
+        own = {f"head[{c}]": logits[:, c] for c in range(classes)}
+        batches += [("train", epoch, {"conv": np.ones(3), "head": logits.ravel(), **own})] * 8
+    return build(batches, LinearAxis(-200, 200, 8000), facets=facets)
+
+
+def test_facets_do_not_clutter_what_draws_all_layers() -> None:
+    run = facet_run()
+    assert len(images(run.colorful())) == len(run.dead().axes) == 2
+    assert "ctivations of head by class" in words(run.colorful(by="class"))
+    assert "win peaks" in words(run.twin_peaks())
+    assert any(text.get_text().startswith("head  ") for text in run.twin_peaks().figure.texts)
+    assert "head[1] · yes" in words(run.colorful("head[1]"))
+
+
+def test_by_class_shows_each_class_at_the_end_of_the_last_epoch() -> None:
+    figure = facet_run().colorful("head", by="class")
+    assert "last quarter of epoch 1" in words(figure)
+    small: list[Any] = [ax for ax in figure.axes if ax.patches and ax.patches[0].get_fill()]
+    assert [ax.texts[0].get_text() for ax in small] == ["no", "yes", "maybe"]
+    for c, ax in enumerate(small):
+        values, edges, _ = ax.patches[0].get_data()
+        at = np.flatnonzero(values)
+        assert values[at].sum() == pytest.approx(1.0)
+        assert edges[at[0]] <= -c <= edges[at[-1] + 1]
+    panel = figure.axes[0]
+    profiles: list[Any] = [line for line in panel.lines if np.size(line.get_xdata()) > 2]
+    assert len(profiles) == 2 * (1 + 3)  # of each epoch the layer and its classes
+    starts = [np.nanmin(np.asarray(line.get_xdata(), np.float64)) for line in profiles]
+    assert all(0 < x < 8 for x in starts[:4])
+    assert all(8 < x < 16 for x in starts[4:])
+
+
+def test_a_hundred_and_twenty_eight_classes_have_a_panel_and_a_label_each() -> None:
+    figure = facet_run(classes=128, epochs=1).colorful("head", by="class")
+    small = [ax for ax in figure.axes if ax.patches and ax.patches[0].get_fill()]
+    assert len({ax.texts[0].get_text() for ax in small}) == 128
+    renderer = renderer_of(figure)
+    boxes = [ax.texts[0].get_window_extent(renderer) for ax in small]
+    assert not [1 for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.overlaps(b)]
+    box = figure.get_tightbbox(renderer).transformed(figure.dpi_scale_trans)
+    assert figure.bbox.x0 <= box.x0
+    assert figure.bbox.y0 <= box.y0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= figure.bbox.y1
+
+
+def test_updates_are_compared_with_the_weight_of_the_same_name() -> None:
+    one = np.array([-1.0, 1.0])
+    layers = {"weight:conv.w": one, "weight:conv.v": one, "update:conv.w": 0.01 * one, "update:conv.v": np.zeros(2)}
+    first: list[tuple[Phase, int, Values]] = [("train", 0, {k: v for k, v in layers.items() if k.startswith("weight")})]
+    later: list[tuple[Phase, int, Values]] = [("train", 0, {k: v for k, v in layers.items() if k.startswith("update")})]
+    run = build(first + later * 3, SignedLogAxis())
+    lines: list[Any] = [line for line in run.updates(start=1).axes[0].lines if np.size(line.get_xdata()) == 3]
+    assert lines[0].get_ydata().tolist() == pytest.approx([-2] * 3)  # the weight was seen before the first on show
+    assert np.isnan(lines[1].get_ydata()).all()  # not drawn as a number: it is below the floor
+    assert len(lines) == 2
+
+
+def test_updates_of_matrices_alone_unless_others_are_named_and_without_weights_an_error() -> None:
+    run = build([("train", 0, {"update:fc": np.ones(2)})] * 2, AXES[1])
+    with pytest.raises(StreamError, match="the weights of 'fc' were not recorded, only their updates"):
+        run.updates()
+    store = MemoryStore()
+    for i, (name, kind, shape) in enumerate(
+        (name, kind, shape) for name, shape in (("w", (4, 2)), ("b", (4,))) for kind in ("weight", "update")
+    ):
+        store.declare(Stream(i, name, kind, "Linear", "", shape, i, AXES[0]))  # type: ignore[arg-type]
+    store.append(Batch(0, 0, "train", 0, 0, 0.0), (), np.zeros(0, np.int64), np.zeros((0, 4)))
+    figure = Run(store).updates()
+    assert [text.get_text() for text in figure.legends[0].get_texts()[:-1]] == ["w"]
+    assert "1 biases and gains left out" in words(figure)
+    assert [text.get_text() for text in Run(store).updates("b").legends[0].get_texts()[:-1]] == ["b"]
+
+
+def test_dead_shows_dead_units_and_what_they_were_judged_on() -> None:
+    packed = Units(0, "relu", "train", 0, 3, 10, np.packbits([1] * 6 + [0] * 4).tobytes())
+    later = Units(0, "relu", "train", 4, 7, 10, np.packbits([0] * 10).tobytes())
+    values = {"conv": np.ones(4), "relu": np.ones(4), "fc": np.ones(4)}
+    run = build([("train", 0, values)] * 8, AXES[1], units={3: [packed], 7: [later]})
+    figure = run.dead()
+    for ax in figure.axes[:2]:  # the layer, and the activation function that stands for it
+        step: Any = ax.patches[2]
+        assert step.get_data().values.tolist() == pytest.approx([0.4, 1.0])
+        assert step.get_data().edges.tolist() == [0, 4, 8]
+    assert len(figure.axes[2].patches) == 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "units never active in a window"
+    assert "units: in windows of 4 batches; judged conv on relu" in words(figure)
+    assert "units" not in words(run.dead("fc"))
+
+
+def test_scalars_are_on_the_axis_of_the_training_batches() -> None:
+    nan = float("nan")
+    batches: list[tuple[Phase, int, Values]] = []
+    for epoch in range(2):
+        batches += [("train", epoch, {"fc": np.ones(1)})] * 2
+        batches += [("valid", epoch, {})] * 2
+    logged: dict[str, list[float]] = {
+        "loss": [4, 3, 3, 5, 2, 1, 2, 4],
+        "lr": [1, 2, nan, nan, 3, 4, nan, nan],
+        "step_s": [1.0] * 8,
+    }
+    run = build(batches, AXES[0], logged=logged)
+    figure = run.scalars()
+    assert len(figure.axes) == 2
+    drawn: list[Any] = [np.asarray(line.get_xydata()).tolist() for line in figure.axes[0].lines]
+    assert drawn == [[[0, 4], [1, 3], [2, 2], [3, 1]], [[2, 4], [4, 3]]]  # passes: (3 + 5) / 2, (2 + 4) / 2
+    assert figure.axes[0].get_xlim() == (0, 4)
+    assert len(run.scalars("step_s").axes) == 1
+    with pytest.raises(ValueError, match="nothing was logged as 'acc': there is 'loss', 'lr', 'step_s'"):
+        run.scalars(["loss", "acc"])
+    assert "Nothing was logged" in words(training(AXES[0]).scalars())
+    assert "Nothing was logged" in words(Run(MemoryStore()).scalars())
+
+
+def test_a_loss_that_ends_says_so() -> None:
+    batches: list[tuple[Phase, int, Values]] = [("train", 0, {"fc": np.ones(1)})] * 20
+    loss = [1.0] * 12 + [float("nan")] * 8
+    every = [float(i) if i % 5 == 0 else float("nan") for i in range(20)]
+    run = build(batches, AXES[0], logged={"loss": loss, "now_and_then": every})
+    assert "nothing after batch 11" in words(run.scalars("loss"))
+    assert "nothing after" not in words(run.scalars("now_and_then"))
+
+
+def test_profile_of_many_layers_is_strips_and_marks_nan_in_both_forms() -> None:
+    bad: Values = {f"conv{k}": np.array([1.0, np.nan if k == 1 else 3.0]) for k in range(12)}
+    good: Values = {f"conv{k}": np.array([1.0, 3.0]) for k in range(12)}
+    run = build([("train", 0, v) for v in (good, bad, good)], AXES[1])
+    figure = run.profile()
+    means: Any = figure.axes[0]
+    assert np.ma.filled(means.images[0].get_array(), 0)[0].tolist() == [2, 2, 2]
+    assert np.argwhere(~np.ma.getmaskarray(means.images[1].get_array())).tolist() == [[1, 1]]
+    few = run.profile(["conv0", "conv1"])
+    assert any("NaN in 1 batch" in text.get_text() for text in few.legends[0].get_texts())
+    marks = [c for c in few.axes[0].collections if isinstance(c, LineCollection)]
+    assert any([segment[:, 0].tolist() for segment in c.get_segments()] == [[1, 2]] for c in marks)
+
+
+def test_no_two_panels_have_the_same_title() -> None:
+    rng = np.random.default_rng(5)
+    names = [f"encoder.layers.{i}.attention.with_a_rather_long_name.{part}" for i in range(20) for part in "qkv"]
+    run = build([("train", 0, {name: rng.normal(size=9) for name in names})] * 3, AXES[1])
+    for figure in (run.colorful(colorbar=None), run.dead()):
+        titles = [next(t.get_text() for t in ax.texts if "…" in t.get_text()) for ax in figure.axes]
+        assert len(set(titles)) == 60

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -61,6 +62,24 @@ class Charts(Enum):
     twin_peaks = "twin_peaks"
     dead = "dead"
     profile = "profile"
+    updates = "updates"
+    scalars = "scalars"
+
+
+class Kinds(Enum):
+    """Kinds of streams."""
+
+    activation = "activation"
+    gradient = "gradient"
+    weight = "weight"
+    weight_gradient = "weight_gradient"
+    update = "update"
+
+
+class Parts(Enum):
+    """By what a layer can be taken apart."""
+
+    classes = "class"
 
 
 class UsageError(ColordimError, ValueError):
@@ -254,15 +273,22 @@ def show(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     layer: Annotated[list[str] | None, typer.Option(help="Layer name or pattern, such as 'conv*'; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write: .png, .svg or .pdf.")] = None,
-    phase: Annotated[Phases, typer.Option(help="Which batches.")] = Phases.train,
-    window: Annotated[str, typer.Option(help="Values on show: shared, own, symlog, or LO,HI.")] = "shared",
-    color: Annotated[Colors, typer.Option(help="Colour by the share of the layer's values, or by their count.")] = (
-        Colors.share
-    ),
+    chart: Annotated[Charts, typer.Option(help="Which chart.")] = Charts.colorful,
+    kind: Annotated[Kinds | None, typer.Option(help="Of what; activations by default.", show_default=False)] = None,
+    phase: Annotated[Phases | None, typer.Option(help="Which batches; train by default.", show_default=False)] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Values on show: shared (of activations the default), own (of other kinds), symlog, or LO,HI."
+        ),
+    ] = None,
+    by: Annotated[Parts | None, typer.Option(help="Draw one layer with its classes.")] = None,
+    color: Annotated[
+        Colors | None, typer.Option(help="Colour by the share of the layer's values (the default), or by their count.")
+    ] = None,
     mean: Annotated[bool, typer.Option("--mean", help="Draw the mean and mean ± std.")] = False,
     profiles: Annotated[bool, typer.Option("--profiles", help="Draw the average profile of each epoch.")] = False,
     focus: Annotated[int | None, typer.Option(help="Draw only the layers that changed most, this many.")] = None,
-    chart: Annotated[Charts, typer.Option(help="Which chart.")] = Charts.colorful,
     terminal: Annotated[bool, typer.Option("--terminal", "-t", help="Draw here, as text, and write no file.")] = False,
     width: Annotated[int | None, typer.Option(min=40, help="Characters of the text picture.")] = None,
     height: Annotated[int | None, typer.Option(min=12, help="Lines of each panel of the text picture.")] = None,
@@ -272,34 +298,55 @@ def show(
 
     console = _console()
     opened = colordim.open(run)
-    chosen = list(layer) if layer else None
-    limits = parse_window(window)
+    asked: dict[str, Any] = {
+        "kind": kind and kind.value, "phase": phase and phase.value, "window": window and parse_window(window),
+        "by": by and by.value, "color": color and color.value, "mean": mean or None, "profiles": profiles or None,
+        "focus": focus,
+    }  # fmt: skip
+    options = {name: value for name, value in asked.items() if value is not None}
     if terminal:
         if chart is not Charts.colorful or out is not None:
             raise UsageError("--terminal draws the colorful chart as text: leave out --chart and --out.")
-        streams = opened.select(chosen)
-        print_run(opened, streams, console, phase.value, limits, color.value, width or console.width, height)
+        _only(options, ("kind", "phase", "window", "color"), "--terminal")
+        streams = opened.select(layer or None, options.get("kind", "activation"))
+        if not streams:
+            raise UsageError(f"the run has no streams of the kind {options.get('kind', 'activation')}.")
+        limits = options.get("window", "own" if options.get("kind", "activation") != "activation" else "shared")
+        print_run(
+            opened, streams, console, options.get("phase", "train"), limits, options.get("color", "share"),
+            width or console.width, height,
+        )  # fmt: skip
         return
+    draw = getattr(opened, chart.value)
+    given = {
+        **({"layer": layer} if layer else {}),
+        **({"width": width} if width else {}),
+        **({"height": height} if height else {}),
+    }
+    takes = inspect.signature(draw).parameters
+    _only({**options, **given}, (*takes, *(("layer",) if "layers" in takes else ())), f"--chart {chart.value}")
+    if layer:
+        options["layers" if "layers" in takes else "layer"] = layer
     name = out or Path(f"{_file_name(opened.name or run.resolve().name)}-{chart.value}.png")
     if name.suffix.lower() not in FORMATS:
         raise UsageError(f"{name.name} ends in none of {', '.join(FORMATS)}: name the file --out picture.png.")
-    options: dict[str, Any] = {}
-    if chart is Charts.colorful:
-        options = {
-            "phase": phase.value, "window": limits, "color": color.value,
-            "mean": mean, "profiles": profiles, "focus": focus,
-        }  # fmt: skip
     with console.status("Drawing"):
         import matplotlib as mpl
 
         mpl.use("Agg")
-        if chart is Charts.twin_peaks:
-            figure = opened.twin_peaks(chosen[0]) if chosen else opened.twin_peaks()
-        else:
-            figure = getattr(opened, chart.value)(chosen, **options)
+        figure = draw(**options)
         name.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(name)
     typer.echo(f"Wrote {name}")
+
+
+def _only(given: Mapping[str, object], taken: Sequence[str], what: str) -> None:
+    """Refuse options that a chart would not heed."""
+    idle = [f"--{name}" for name in given if name not in taken]
+    if idle:
+        raise UsageError(
+            f"{' and '.join(idle)} would change nothing in {what}: leave {'it' if len(idle) == 1 else 'them'} out."
+        )
 
 
 def _file_name(name: str) -> str:

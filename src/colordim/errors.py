@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 __all__ = [
     "ArgumentError",
     "AxisError",
@@ -14,6 +17,7 @@ __all__ = [
     "SelectionError",
     "StoreError",
     "StreamError",
+    "warn",
 ]
 
 
@@ -59,3 +63,11 @@ class DependencyError(ColordimError, ImportError):
 
 class ColordimWarning(UserWarning):
     """Something was not recorded, or not written; training goes on."""
+
+
+def warn(sentence: str) -> None:
+    """Issue a :class:`ColordimWarning` that points at the line of the user's code that led here."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "colordim":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(sentence, ColordimWarning, stacklevel=level)

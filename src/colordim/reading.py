@@ -14,14 +14,34 @@ from colordim.errors import ArgumentError
 from colordim.run import Run
 
 if TYPE_CHECKING:
+    from colordim.charts.classes import ClassCounts
     from colordim.charts.colorful_grid import EpochCounts
+    from colordim.charts.dead import DeadUnits
     from colordim.charts.frame import Panel
+    from colordim.charts.scalars import Series
     from colordim.charts.titles import Caption
+    from colordim.charts.updates import UpdateRow
 
-__all__ = ["add_up", "caption", "epoch_counts", "epochs", "most_changed", "not_finite", "notes", "panel", "spans"]
+__all__ = [
+    "add_up",
+    "caption",
+    "class_counts",
+    "dead_units",
+    "epoch_counts",
+    "epochs",
+    "most_changed",
+    "not_finite",
+    "notes",
+    "panel",
+    "series",
+    "spans",
+    "update_rows",
+]
 
 #: First batch of each epoch, and the epoch's number.
 Epochs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+_NO_EPOCHS: Epochs = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 #: Batches that are read at once where every single one has to be looked at.
 CHUNK = 1024
@@ -47,6 +67,8 @@ def caption(stream: Stream, note: str = "", mark: str = "") -> Caption:
     """Return what is printed above a panel of a stream."""
     from colordim.charts.titles import Caption
 
+    if stream.facet is not None and stream.facet.label != str(stream.facet.index):
+        mark = f"{stream.facet.label} · {mark}" if mark else stream.facet.label
     output = stream.kind in ("activation", "gradient")
     return Caption(stream.name, stream.module, stream.arguments, stream.shape, output, note, mark)
 
@@ -118,17 +140,117 @@ def epoch_counts(run: Run, stream: Stream, phase: Phase, span: tuple[int, int]) 
     """Return the histogram of each epoch on show, and of its last quarter."""
     from colordim.charts.colorful_grid import EpochCounts
 
-    starts = run.epochs(phase).tolist()
+    found = []
+    for _, begin, end, inside in _epochs_on_show(run, phase, span):
+        whole, whole_batches, _ = add_up(run, stream, phase, inside)
+        last, last_batches, _ = add_up(run, stream, phase, _last_quarter(inside))
+        found.append(EpochCounts(begin, end, whole, whole_batches, last, last_batches))
+    return found
+
+
+def class_counts(
+    run: Run, stream: Stream, parts: Sequence[Stream], phase: Phase, span: tuple[int, int], most: int
+) -> list[ClassCounts]:
+    """Return what the last quarters of the last `most` epochs on show hold of a layer and of each of its classes."""
+    from colordim.charts.classes import ClassCounts
+
+    labels = [part.facet.label if part.facet else part.name for part in parts]
+    found = []
+    for number, begin, end, inside in _epochs_on_show(run, phase, span)[-most:]:
+        sums = [add_up(run, one, phase, _last_quarter(inside)) for one in (stream, *parts)]
+        counts = np.stack([counts for counts, _, _ in sums])
+        sizes = np.array([counters[COUNTERS.index("size")] for _, _, counters in sums], np.int64)
+        found.append(ClassCounts(begin, end, number, labels, counts, sizes))
+    return found
+
+
+def _epochs_on_show(run: Run, phase: Phase, span: tuple[int, int]) -> list[tuple[int, int, int, npt.NDArray[np.int64]]]:
+    """Return number, first batch, end and recorded batches of each epoch that has any on show."""
+    starts, numbers = epochs(run, phase)
     table = run.batches
     index = table["index"][(table["phase"] == phase) & table["recorded"]]
     found = []
-    for begin, end in zip(starts, [*starts[1:], run.length(phase)], strict=True):
-        inside = index[(index >= max(begin, span[0])) & (index < min(end, span[1]))]
+    for number, begin, end in zip(
+        numbers.tolist(), starts.tolist(), [*starts[1:].tolist(), run.length(phase)], strict=True
+    ):
+        begin, end = max(begin, span[0]), min(end, span[1])
+        inside = index[(index >= begin) & (index < end)]
         if len(inside):
-            cut = inside[3 * len(inside) // 4 :]
-            whole, whole_batches, _ = add_up(run, stream, phase, inside)
-            last, last_batches, _ = add_up(run, stream, phase, cut)
-            found.append(EpochCounts(max(begin, span[0]), min(end, span[1]), whole, whole_batches, last, last_batches))
+            found.append((number, begin, end, inside))
+    return found
+
+
+def _last_quarter(index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return index[3 * len(index) // 4 :]
+
+
+def update_rows(
+    run: Run, updates: Sequence[Stream], phase: Phase, span: tuple[int, int], inches: float
+) -> list[UpdateRow]:
+    """Return the updates of parameters relative to their weights, those without recorded weights left out."""
+    from colordim.charts.updates import ratios
+
+    weights = {stream.name: stream for stream in run.streams if stream.kind == "weight" and stream.facet is None}
+    rows = []
+    for stream in updates:
+        if (weight := weights.get(stream.name)) is not None:
+            steps, own = (panel(run, one, phase, span, _NO_EPOCHS, inches).columns for one in (stream, weight))
+            rows.append(ratios(stream.name, steps, own, _last_seen(run, weight, phase, span[0])))
+    return rows
+
+
+def _last_seen(run: Run, stream: Stream, phase: Phase, stop: int) -> tuple[float, bool]:
+    """Return the standard deviation of a stream in its last column before `stop`, and whether it had NaN or Inf."""
+    for end in range(stop, 0, -CHUNK):
+        moments = run.moments(stream, phase, max(end - CHUNK, 0), end)
+        fired = np.flatnonzero(moments["calls"])
+        if fired.size:
+            last = {name: values[fired[-1]] for name, values in moments.items()}
+            infinite = [last[name] for name in ("nan", "pos_inf", "neg_inf")]
+            number = statistics.finite(last["size"], *infinite)
+            return float(statistics.std(last["sum"], last["sum_sq"], number)), bool(np.any(infinite))
+    return float("nan"), False
+
+
+def dead_units(run: Run, stream: Stream, phase: Phase, span: tuple[int, int]) -> DeadUnits | None:
+    """Return the share of a layer's units that are dead in each window on show; None if nothing is known of them."""
+    from colordim.charts.dead import DeadUnits
+
+    windows = run.units(stream, phase)
+    inside = (windows.last >= span[0]) & (windows.first < span[1])
+    if not inside.any():
+        return None
+    return DeadUnits(windows.first[inside], windows.last[inside], windows.dead_share[inside], windows.judged_on)
+
+
+def series(run: Run, names: Sequence[str], span: tuple[int, int]) -> list[Series]:
+    """Return logged names on the axis of the training batches: each batch's value, and the mean of each validation pass."""
+    from colordim.charts.labels import tick_text
+    from colordim.charts.scalars import Series
+
+    table = run.batches
+    train, valid = table["phase"] == "train", table["phase"] == "valid"
+    index = table["index"].astype(np.float64)
+    # a validation batch stands where the training had got to; without training it stands for itself
+    place = np.where(train, index, np.cumsum(train)) if train.any() else index
+    inside = (place >= span[0]) & np.where(train, place < span[1], place <= span[1])
+    found = []
+    for name in names:
+        values = table[name]
+        known = inside & ~np.isnan(values)
+        points, said = {}, []
+        if (own := known & train).any():
+            points["train"] = (place[own], values[own])
+            after = span[1] - 1 - int(place[own][-1])
+            if (
+                after > 2 * np.diff(place[own], prepend=place[own][0]).max()
+            ):  # NaN and nothing look the same in the table
+                said.append(f"nothing after batch {int(place[own][-1])}")
+        if (own := known & valid).any():
+            passes, starts, number = np.unique(place[own], return_index=True, return_counts=True)
+            points["valid"] = (passes, np.add.reduceat(values[own], starts) / number)
+        said += [f"{key} {tick_text(float(f'{y[-1]:.3g}'))}" for key, (_, y) in points.items()]
+        found.append(Series(name, points, "  ".join(said) or "no values"))
     return found
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 import difflib
 import fnmatch
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.column import COUNTERS, MOMENTS, PHASES, Kind, Phase, Stream, Units
-from colordim.errors import ArgumentError, ColordimWarning, StreamError
+from colordim.errors import ArgumentError, StreamError, warn
 from colordim.store.base import Block, Reader
 from colordim.store.pyramid import coarsest_level, merge
 
@@ -185,9 +183,13 @@ class Run:
         Parameters
         ----------
         layers : Stream, str, int or a sequence of them, optional
-            A string may hold the wildcards ``*``, ``?`` and ``[...]``; all streams by default.
+            A string may hold the wildcards ``*``, ``?`` and ``[...]``; ``"head[*]"`` is every part of ``head``.
+            A number is a position among the whole layers of the kind.
         kind : str
             Kind of the streams.
+
+        Streams that hold one facet of a layer (``head[3]``) are returned only if they are named, or if a
+        pattern matches nothing but facets.
 
         Raises
         ------
@@ -195,19 +197,29 @@ class Run:
             If a part of `layers` names no stream.
         """
         streams = tuple(stream for stream in self.streams if stream.kind == kind)
+        whole = tuple(stream for stream in streams if stream.facet is None)
         if layers is None:
-            return streams
+            return whole
         keys = [layers] if isinstance(layers, (Stream, str, int)) else list(layers)
         chosen: set[int] = set()
         for key in keys:
             if isinstance(key, str) and all(stream.name != key for stream in streams):
-                ids = {stream.id for stream in streams if fnmatch.fnmatchcase(stream.name, key)}
-                if not ids:
+                pattern = key.replace("[*]", "[[]*]")
+                matching = [stream for stream in streams if fnmatch.fnmatchcase(stream.name, pattern)]
+                if not matching:
                     raise StreamError(f"no stream of the run matches {key!r}; {_nearest(key, streams)}")
-                chosen |= ids
+                chosen |= {stream.id for stream in matching if stream.facet is None} or {s.id for s in matching}
+            elif isinstance(key, int) and not -len(whole) <= key < len(whole):
+                raise StreamError(f"the run has {len(whole)} streams of the kind {kind}, so there is no number {key}.")
             else:
-                chosen.add(self.stream(key, kind).id)
+                chosen.add(whole[key].id if isinstance(key, int) else self.stream(key, kind).id)
         return tuple(stream for stream in streams if stream.id in chosen)
+
+    def facets(self, stream: StreamKey, kind: Kind | None = None) -> tuple[Stream, ...]:
+        """Return the streams that hold one class or channel each of a layer's output, by their number."""
+        found = self.stream(stream, kind)
+        parts = [s for s in self.streams if s.facet is not None and s.facet.of == found.name and s.kind == found.kind]
+        return tuple(sorted(parts, key=lambda part: part.facet.index if part.facet else 0))
 
     def columns(
         self,
@@ -305,6 +317,39 @@ class Run:
             windows = [each for s, each in owners] if len({s.id for s, _ in owners}) == 1 else []
         return UnitWindows.of(windows)
 
+    def dead_units(self, layer: StreamKey, phase: Phase = "train", window: int = -1) -> npt.NDArray[np.int64]:
+        """Return the numbers of the units of a layer that were not active even once in a window of batches.
+
+        Parameters
+        ----------
+        layer : Stream, str or int
+            The layer, or the activation function on whose output its units are judged.
+        phase : {"train", "valid"}
+        window : int
+            Number of the window in :meth:`units`; the last by default.
+
+        Returns
+        -------
+        ndarray of int64, shape ``[dead]``
+            Ascending.
+
+        Raises
+        ------
+        StreamError
+            If there is no such layer, or its units were not recorded.
+        ValueError
+            If there is no such window.
+        """
+        windows = self.units(layer, phase)
+        if not len(windows):
+            raise StreamError(
+                f"the {phase} batches hold nothing about the units of {self.stream(layer).name!r}: "
+                "they are recorded of layers with channels or features, judged on what follows them."
+            )
+        if not -len(windows) <= window < len(windows):
+            raise ArgumentError(f"window={window} cannot be: there are {len(windows)}, from 0 to {len(windows) - 1}.")
+        return np.flatnonzero(~windows.active[window])
+
     def overview(self, stream: StreamKey, columns: int = 1000, phase: Phase = "train") -> Block:
         """Return the whole run at the coarsest level that still has `columns` columns."""
         return self.columns(stream, phase, level=coarsest_level(self._recorded(phase), columns))
@@ -313,7 +358,7 @@ class Run:
         for sentence in self._reader.problems:
             if sentence not in self._told:
                 self._told.add(sentence)
-                warnings.warn(sentence, ColordimWarning, stacklevel=4)
+                warn(sentence)
 
     def _phase(self, phase: Phase) -> dict[str, npt.NDArray[Any]]:
         if phase not in PHASES:
@@ -346,17 +391,28 @@ class UnitWindows:
 
     @classmethod
     def of(cls, found: Sequence[Units]) -> UnitWindows:
-        """Add up, by OR, what was found of windows that begin with the same batch."""
+        """Add up, by OR, what was found of the same units in windows that overlap.
+
+        Calls and ranks give windows of the same batches. Where ranks cut their windows differently the
+        windows become one: a unit that was active in it may not be called dead in a part of it.
+        """
         number = max((units.number for units in found), default=0)
-        firsts = sorted({units.first for units in found})
-        active = np.zeros((len(firsts), number), np.bool_)
-        last = np.zeros(len(firsts), np.int64)
-        for units in found:
-            row = bisect.bisect_left(firsts, units.first)
+        spans: list[list[int]] = []
+        rows: list[npt.NDArray[np.bool_]] = []
+        for units in sorted(found, key=lambda units: units.first):
+            if not spans or units.first > spans[-1][1]:
+                spans.append([units.first, units.last])
+                rows.append(np.zeros(number, np.bool_))
+            spans[-1][1] = max(spans[-1][1], units.last)
             bits = np.unpackbits(np.frombuffer(units.active, np.uint8), count=units.number)
-            active[row, : units.number] |= bits.astype(np.bool_)
-            last[row] = max(last[row], units.last)
-        return cls(np.array(firsts, np.int64), last, active, found[0].judged_on if found else "")
+            rows[-1][: units.number] |= bits.astype(np.bool_)
+        first, last = np.array(spans, np.int64).reshape(-1, 2).T
+        return cls(
+            first, last, np.array(rows, np.bool_).reshape(len(rows), number), found[0].judged_on if found else ""
+        )
+
+    def __len__(self) -> int:
+        return len(self.first)
 
     @property
     def dead_share(self) -> npt.NDArray[np.float64]:

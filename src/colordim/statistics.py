@@ -17,6 +17,7 @@ __all__ = [
     "change",
     "finite",
     "half_width",
+    "log_ratio",
     "mean",
     "near_zero",
     "peaks",
@@ -81,6 +82,16 @@ def std(total: npt.ArrayLike, total_sq: npt.ArrayLike, number: npt.ArrayLike) ->
     with np.errstate(over="ignore", invalid="ignore"):  # sums that left float64 give NaN: nothing is known
         variance = ratio(total_sq, number) - average**2
     return np.sqrt(np.maximum(variance, 0.0))
+
+
+def log_ratio(update: npt.ArrayLike, weight: npt.ArrayLike) -> FloatArray:
+    """Return the decimal logarithm of ``update / weight``, two standard deviations; NaN where either is not positive.
+
+    About -3 is the rule of thumb for a step of the optimiser (CS231n notes 3, "Ratio of weights:updates").
+    """
+    quotient = ratio(update, weight)
+    known = quotient > 0
+    return np.where(known, np.log10(np.where(known, quotient, 1.0)), np.nan)
 
 
 def quantiles(

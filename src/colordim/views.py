@@ -6,6 +6,7 @@ Matplotlib is imported only when something is drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,14 +14,15 @@ import numpy.typing as npt
 
 import colordim.run
 from colordim import reading
-from colordim.column import PHASES, Kind, Phase, Stream
-from colordim.errors import ArgumentError
+from colordim.column import KINDS, PHASES, Kind, Phase, Stream
+from colordim.errors import ArgumentError, StreamError
 from colordim.run import StreamKey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from colordim.charts.colorful_grid import WindowChoice
+    from colordim.charts.frame import Panel
 
 __all__ = ["Run"]
 
@@ -31,6 +33,13 @@ _PLURALS = {
     "weight": "weights",
     "weight_gradient": "gradients of the weights",
     "update": "updates of the weights",
+}
+_NAMES = {
+    "activation": "activation",
+    "gradient": "gradient of the output",
+    "weight": "weight",
+    "weight_gradient": "gradient of the weight",
+    "update": "update of the weight",
 }
 
 
@@ -49,7 +58,8 @@ class Run(colordim.run.Run):
         phase: Phase | Sequence[Phase] = "train",
         start: int | None = None,
         stop: int | None = None,
-        window: WindowChoice = "shared",
+        window: WindowChoice | None = None,
+        by: Literal["class"] | None = None,
         color: Literal["share", "count"] = "share",
         rows: int | None = None,
         cols: int | None = None,
@@ -76,10 +86,15 @@ class Run(colordim.run.Run):
         start, stop : int, optional
             Batches ``start <= batch < stop`` of the (first) phase, as in a slice; of another phase, what
             ran meanwhile.
-        window : {"shared", "own", "symlog"} or (float, float)
+        window : {"shared", "own", "symlog"} or (float, float), optional
             Values on show. ``"shared"``: linear, symmetric about zero, wide enough for 99.5 % of the values
             of nine layers in ten; ``"own"``: chosen for each layer; ``"symlog"``: every value, on a
-            symmetric logarithmic scale. What lies outside is in the strips at the edges.
+            symmetric logarithmic scale. What lies outside is in the strips at the edges. By default
+            activations share theirs; other kinds, whose layers differ by orders of magnitude, do not.
+        by : {"class"}, optional
+            Draw one layer with its classes: over the panel, and below it for each class, the average
+            histogram of the last quarter of an epoch. Needs facets, as ``record(facets={"head": "class"})``
+            records them; `rows`, `cols`, `profiles`, `focus`, `colorbar` and a second phase do not apply.
         color : {"share", "count"}
             Whether colour is a cell's share of the layer's values or its count; on a log scale.
         rows, cols : int, optional
@@ -110,20 +125,24 @@ class Run(colordim.run.Run):
             If another argument is none of its values.
         """
         from colordim.charts.colorful_grid import colorful_grid, grid_of
-        from colordim.charts.frame import sentence_figure
         from colordim.charts.window import window_from
 
         _check("color", color, ("share", "count"))
         _check("colorbar", colorbar, ("auto", "each", "shared", None))
+        _check("by", by, (None, "class"))
+        if window is None:
+            window = "shared" if kind == "activation" else "own"
         if window not in ("shared", "own", "symlog"):
             window_from(window)  # type: ignore[arg-type]  # a bad window is told before anything is read
-        phases = _phases(phase)
-        spans = reading.spans(self, phases, start, stop)
-        streams = self.select(layers, kind)
+        if by == "class":
+            _refuse("by='class'", rows=rows, cols=cols, profiles=profiles or None, focus=focus)
+            return self._by_class(layers, kind, phase, start, stop, window, color, mean, figsize, title)
+        asked = self._asked(layers, kind, phase, start, stop, figsize)
+        if not isinstance(asked, _Asked):
+            return asked
+        streams, phases, spans = asked.streams, asked.phases, asked.spans
         if focus is not None:
             streams = reading.most_changed(self, streams, focus, phases[0], spans[phases[0]])
-        if (reason := self._nothing(streams, kind, spans)) is not None:
-            return sentence_figure(reason, figsize)
         shown = [phase for phase in phases if spans[phase][1] > spans[phase][0]]
         grid, bar = grid_of(
             len(streams) * len(shown),
@@ -153,8 +172,47 @@ class Run(colordim.run.Run):
             keys = [(stream, phase) for stream in streams for phase in shown]
             averages = {i: reading.epoch_counts(self, *key, spans[key[1]]) for i, key in enumerate(keys)}
         return colorful_grid(
-            panels, grid, window=window, color=color, bar=bar, mean=mean, profiles=averages, value_name=kind.replace("_", " "),
+            panels, grid, window=window, color=color, bar=bar, mean=mean, profiles=averages, value_name=_NAMES[kind],
             title=self._title(title, f"{_PLURALS[kind]}, {' and '.join(shown)}"), note=reading.notes(self),
+        )  # fmt: skip
+
+    def _by_class(
+        self,
+        layers: StreamKey | Sequence[StreamKey] | None,
+        kind: Kind,
+        phase: Phase | Sequence[Phase],
+        start: int | None,
+        stop: int | None,
+        window: WindowChoice,
+        color: Literal["share", "count"],
+        mean: bool,
+        figsize: tuple[float, float] | None,
+        title: str | None,
+    ) -> Figure:
+        from colordim.charts.classes import FEW, PANEL_WIDTH, classes_figure
+
+        asked = self._asked(layers, kind, phase, start, stop, figsize)
+        if not isinstance(asked, _Asked):
+            return asked
+        with_parts = [(stream, parts) for stream in asked.streams if (parts := self.facets(stream))]
+        if not with_parts:
+            name = asked.streams[-1].name
+            raise StreamError(
+                f'no classes of {name!r} were recorded: pass facets={{"{name}": "class"}} to colordim.record.'
+            )
+        if len(with_parts) > 1 or len(asked.phases) > 1:
+            names = ", ".join(repr(stream.name) for stream, _ in with_parts)
+            raise ArgumentError(f"by='class' draws one layer in one phase: name one of {names}, and one phase.")
+        ((stream, parts),) = with_parts
+        (one,) = asked.phases
+        span = asked.spans[one]
+        panel = reading.panel(self, stream, one, span, reading.epochs(self, one), PANEL_WIDTH)
+        counted = reading.class_counts(self, stream, parts, one, span, 1 if len(parts) > FEW else 12)
+        if not counted:
+            return self._sentence(f"No batch of {stream.name} was recorded in what is to be shown.", figsize)
+        return classes_figure(
+            panel, counted, window=window, color=color, mean=mean, value_name=_NAMES[kind], figsize=figsize,
+            title=self._title(title, f"{_PLURALS[kind]} of {stream.name} by class, {one}"), note=reading.notes(self),
         )  # fmt: skip
 
     def dead(
@@ -172,6 +230,9 @@ class Run(colordim.run.Run):
         title: str | None = None,
     ) -> Figure:
         """Draw the share of values that are exactly zero, and of those near zero, over the batches.
+
+        A wide ReLU layer has many zeros in good health. Where the units of a layer were recorded, the share of
+        those that were not active even once in a window of batches is drawn too: these are dead.
 
         Parameters
         ----------
@@ -192,20 +253,18 @@ class Run(colordim.run.Run):
             If `threshold` is negative or `phase` is none.
         """
         from colordim.charts.dead import dead_grid, grid_of
-        from colordim.charts.frame import sentence_figure
 
         if not threshold >= 0:
             raise ArgumentError(f"threshold={threshold} cannot be: near zero is |x| <= threshold, so it is at least 0.")
-        spans = reading.spans(self, _phases(phase), start, stop)
-        streams = self.select(layers, kind)
-        if (reason := self._nothing(streams, kind, spans)) is not None:
-            return sentence_figure(reason, figsize)
-        grid = grid_of(len(streams), rows=rows, cols=cols, figsize=figsize)
-        epochs = reading.epochs(self, phase)
-        panels = [reading.panel(self, stream, phase, spans[phase], epochs, grid.panel_width) for stream in streams]
+        asked = self._asked(layers, kind, phase, start, stop, figsize)
+        if not isinstance(asked, _Asked):
+            return asked
+        grid = grid_of(len(asked.streams), rows=rows, cols=cols, figsize=figsize)
+        units = [reading.dead_units(self, s, phase, asked.spans[phase]) for s in asked.streams]
         return dead_grid(
-            panels, grid, threshold=threshold, title=self._title(title, f"zeros among the {_PLURALS[kind]}")
-        )
+            asked.panels(self, grid.panel_width), grid, threshold=threshold, units=units if kind == "activation" else (),
+            title=self._title(title, f"zeros among the {_PLURALS[kind]}, {phase}"), note=reading.notes(self),
+        )  # fmt: skip
 
     def profile(
         self,
@@ -218,7 +277,9 @@ class Run(colordim.run.Run):
         figsize: tuple[float, float] | None = None,
         title: str | None = None,
     ) -> Figure:
-        """Draw mean and standard deviation of all layers over the batches, coloured by depth.
+        """Draw mean and standard deviation of all layers over the batches.
+
+        Up to eight layers are lines; of more each is a strip, whose colour is the value.
 
         Parameters are those of :meth:`colorful`.
 
@@ -233,16 +294,130 @@ class Run(colordim.run.Run):
         ValueError
             If `phase` is none.
         """
-        from colordim.charts.frame import sentence_figure
         from colordim.charts.profile import PANEL_WIDTH, profile_figure
 
-        spans = reading.spans(self, _phases(phase), start, stop)
-        streams = self.select(layers, kind)
-        if (reason := self._nothing(streams, kind, spans)) is not None:
-            return sentence_figure(reason, figsize)
-        epochs = reading.epochs(self, phase)
-        panels = [reading.panel(self, stream, phase, spans[phase], epochs, PANEL_WIDTH) for stream in streams]
+        asked = self._asked(layers, kind, phase, start, stop, figsize)
+        if not isinstance(asked, _Asked):
+            return asked
+        panels = asked.panels(self, PANEL_WIDTH)
         return profile_figure(panels, figsize=figsize, title=self._title(title, f"{_PLURALS[kind]}, {phase}"))
+
+    def updates(
+        self,
+        layers: StreamKey | Sequence[StreamKey] | None = None,
+        *,
+        phase: Phase = "train",
+        start: int | None = None,
+        stop: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        title: str | None = None,
+    ) -> Figure:
+        """Draw log10 of std(update) / std(weight) of each parameter over the batches.
+
+        The rule of thumb is -3: "a rough heuristic is that this ratio should be somewhere around 1e-3" (Karpathy,
+        CS231n notes 3, "Ratio of weights:updates"; plotted as here, of the matrices, in his makemore 3). Below -4
+        steps count as too small and above -1 as too large by TheDeepChecker (Braiek and Khomh, TOSEM 2022,
+        ``settings.yaml``: the same ratio, of mean magnitudes over ten steps). Healthy runs that fade their learning
+        rate out leave the band downwards: judge it early, and beside the schedule.
+
+        Up to eight parameters are lines, of more each is a strip. An update that is exactly zero (a frozen
+        parameter, one outside of the optimiser) is marked as such; the ratio of a weight without spread, such as
+        a bias before the first step, is not defined and left blank.
+
+        Parameters
+        ----------
+        layers : Stream, str, int or a sequence of them, optional
+            Parameters, as :meth:`colordim.run.Run.select` takes them; by default all of at least two dimensions,
+            since of biases and gains the ratio says little.
+        phase, start, stop, figsize, title
+            As in :meth:`colorful`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        StreamError
+            If a part of `layers` names no parameter with updates, or the weights were not recorded.
+        ValueError
+            If `phase` is none.
+        """
+        from colordim.charts.updates import PANEL_WIDTH, updates_figure
+
+        asked = self._asked(layers, "update", phase, start, stop, figsize)
+        if not isinstance(asked, _Asked):
+            return asked
+        matrices = [stream for stream in asked.streams if len(stream.shape) > 1]
+        streams = asked.streams if layers is not None or not matrices else matrices
+        span = asked.spans[phase]
+        rows = reading.update_rows(self, streams, phase, span, PANEL_WIDTH)
+        if not rows:
+            raise StreamError(
+                f"the weights of {streams[0].name!r} were not recorded, only their updates: "
+                'pass kinds=("weight", "update") to colordim.record.'
+            )
+        left_out = len(asked.streams) - len(streams)
+        notes = [f"{left_out} biases and gains left out"] if left_out else []
+        return updates_figure(
+            rows, phase=phase, start=span[0], stop=span[1], epochs=reading.epochs(self, phase), figsize=figsize,
+            title=self._title(title, "updates relative to the weights"),
+            note="  ·  ".join([*notes, *filter(None, [reading.notes(self)])]),
+        )  # fmt: skip
+
+    def scalars(
+        self,
+        names: str | Sequence[str] | None = None,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        rows: int | None = None,
+        cols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        title: str | None = None,
+    ) -> Figure:
+        """Draw what was logged, on the axis of the training batches: a panel for each name.
+
+        Of validation the mean of each pass is drawn where it ran. Positive values that span more than two
+        decades (a learning rate, a loss that explodes) are on a logarithmic scale.
+
+        Parameters
+        ----------
+        names : str or sequence of str, optional
+            By default all that was logged, what recording cost left out.
+        start, stop, rows, cols, figsize, title
+            As in :meth:`colorful`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ValueError
+            If nothing was logged under one of the names.
+        """
+        from colordim.charts.scalars import grid_of, scalars_grid
+        from colordim.store.base import BATCH_COLUMNS
+
+        logged = [name for name in self.batches if name not in BATCH_COLUMNS]
+        if names is None:
+            chosen = [name for name in logged if name not in ("recording_s", "step_s")]
+        else:
+            chosen = list(dict.fromkeys([names] if isinstance(names, str) else names))
+        for name in chosen:
+            if name not in logged:
+                there = f"there is {', '.join(map(repr, logged))}" if logged else "nothing was logged at all"
+                raise ArgumentError(f"nothing was logged as {name!r}: {there}.")
+        if not chosen:
+            return self._sentence("Nothing was logged: rec.log(loss=loss) puts a value on this axis.", figsize)
+        phase: Phase = "train" if self.length("train") else "valid"
+        span = reading.spans(self, (phase,), start, stop)[phase]
+        grid = grid_of(len(chosen), rows=rows, cols=cols, figsize=figsize)
+        return scalars_grid(
+            reading.series(self, chosen, span), grid, start=span[0], stop=span[1], epochs=reading.epochs(self, phase),
+            phase=phase, title=self._title(title, "what was logged"),
+        )  # fmt: skip
 
     def twin_peaks(
         self,
@@ -285,16 +460,16 @@ class Run(colordim.run.Run):
         ValueError
             If there is no such epoch.
         """
-        from colordim.charts.frame import sentence_figure
         from colordim.charts.twin_peaks import twin_peaks_figure
         from colordim.charts.window import window_from
 
         chosen = None if window is None else window_from(window)
-        streams = self.select(None, kind)
-        spans = reading.spans(self, PHASES, None, None)
-        if (reason := self._nothing(streams, kind, spans)) is not None:
-            return sentence_figure(reason, figsize)
-        stream = self.stream(layer, kind)
+        asked = self._asked(layer, kind, PHASES, None, None, figsize)
+        if not isinstance(asked, _Asked):
+            return asked
+        if len(asked.streams) > 1:
+            raise ArgumentError(f"twin_peaks draws one layer, and {layer!r} names {len(asked.streams)}.")
+        (stream,) = asked.streams
         table = self.batches
         number = _epoch_number(table["epoch"], epoch)
         counted = (table["epoch"] == number) & table["recorded"]
@@ -305,29 +480,64 @@ class Run(colordim.run.Run):
             "valid": reading.add_up(self, stream, "valid", valid),
         }
         return twin_peaks_figure(
-            sides, stream.axis, reading.caption(stream), number, window=chosen, value_name=kind.replace("_", " "), figsize=figsize,
+            sides, stream.axis, reading.caption(stream), number, window=chosen, value_name=_NAMES[kind], figsize=figsize,
             title=self._title(title, f"twin peaks, epoch {number}"),
         )  # fmt: skip
 
-    def _nothing(self, streams: Sequence[Stream], kind: Kind, spans: dict[Phase, tuple[int, int]]) -> str | None:
-        """Return the sentence that stands where there is nothing to draw."""
+    def _asked(
+        self,
+        layers: StreamKey | Sequence[StreamKey] | None,
+        kind: Kind,
+        phase: Phase | Sequence[Phase],
+        start: int | None,
+        stop: int | None,
+        figsize: tuple[float, float] | None,
+    ) -> _Asked | Figure:
+        """Return what a chart is to be drawn of, or the figure that says why there is nothing."""
+        _check("kind", kind, KINDS)
+        phases = _phases(phase)
+        spans = reading.spans(self, phases, start, stop)
         if not self.streams or not len(self.batches["batch"]):
             if self.problems:
-                return f"Nothing can be shown: {self.problems[0]}"
+                return self._sentence(f"Nothing can be shown: {self.problems[0]}", figsize)
             if self.ended is not None:
-                return "The recording ended without a batch in which a layer was counted."
-            return "Nothing has been recorded yet: a column is added with every batch that the model runs."
-        if not streams:
-            kinds = sorted({stream.kind for stream in self.streams})
-            return f"The run has no {_PLURALS[kind]}: it holds {' and '.join(_PLURALS[kind] for kind in kinds)}."
-        if all(stop <= start for start, stop in spans.values()):
-            return f"There are no {' or '.join(spans)} batches in what is to be shown."
-        return None
+                return self._sentence("The recording ended without a batch in which a layer was counted.", figsize)
+            return self._sentence(
+                "Nothing has been recorded yet: a column is added with every batch that the model runs.", figsize
+            )
+        kinds = sorted({stream.kind for stream in self.streams}, key=KINDS.index)
+        if kind not in kinds:
+            held = " and ".join(_PLURALS[kind] for kind in kinds)
+            return self._sentence(f"The run has no {_PLURALS[kind]}: it holds {held}.", figsize)
+        streams = self.select(layers, kind)
+        if all(end <= begin for begin, end in spans.values()):
+            return self._sentence(f"There are no {' or '.join(spans)} batches in what is to be shown.", figsize)
+        return _Asked(streams, phases, spans)
+
+    def _sentence(self, sentence: str, figsize: tuple[float, float] | None) -> Figure:
+        from colordim.charts.frame import sentence_figure
+
+        return sentence_figure(sentence, figsize)
 
     def _title(self, title: str | None, default: str) -> str:
         if title is not None:
             return title
         return f"{self.name}: {default}" if self.name else default[0].upper() + default[1:]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a chart is to be drawn of: streams, phases, and the batches of each."""
+
+    streams: Sequence[Stream]
+    phases: tuple[Phase, ...]
+    spans: dict[Phase, tuple[int, int]]
+
+    def panels(self, run: Run, inches: float) -> list[Panel]:
+        """Return the streams in the (first) phase, as panels of so many inches."""
+        phase = self.phases[0]
+        epochs = reading.epochs(run, phase)
+        return [reading.panel(run, stream, phase, self.spans[phase], epochs, inches) for stream in self.streams]
 
 
 def _phases(phase: Phase | Sequence[Phase]) -> tuple[Phase, ...]:
@@ -342,6 +552,12 @@ def _phases(phase: Phase | Sequence[Phase]) -> tuple[Phase, ...]:
 def _check(name: str, value: object, allowed: Sequence[object]) -> None:
     if value not in allowed:
         raise ArgumentError(f"{name}={value!r} is unknown: take one of {', '.join(map(repr, allowed))}.")
+
+
+def _refuse(because: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ArgumentError(f"{name}={value!r} does not apply with {because}: leave it out.")
 
 
 def _epoch_number(epochs: npt.NDArray[np.int64], epoch: int) -> int:

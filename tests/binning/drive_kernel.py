@@ -25,16 +25,35 @@ class AxisStructure(ctypes.Structure):
     _fields_ = (
         ("bins", ctypes.c_int64),
         ("edges", ctypes.c_void_p),
+        ("codes_of_halves", ctypes.c_void_p * 2),
         ("bits", ctypes.c_int32),
         ("min_exponent", ctypes.c_int32),
         ("per_sign", ctypes.c_int32),
     )
 
 
-def describe(axis: Axis) -> AxisStructure:
+class TargetStructure(ctypes.Structure):
+    """As in kernel.py."""
+
+    _fields_ = (
+        ("axis", ctypes.c_void_p),
+        ("row", ctypes.c_void_p),
+        ("moments", ctypes.c_void_p),
+        ("run", ctypes.c_void_p),
+        ("level", ctypes.c_int32),
+    )
+
+
+def describe(library: ctypes.CDLL, axis: Axis, dtype: int) -> tuple[AxisStructure, npt.NDArray[np.uint16]]:
+    """Return what the library is to know of an axis, and the memory that this refers to."""
+    listed = np.zeros(65536 if axis.bins <= 65_000 else 0, np.uint16)
     if isinstance(axis, SignedLogAxis):
-        return AxisStructure(axis.bins, None, axis.bits, axis.MIN_EXPONENT, axis.per_sign)
-    return AxisStructure(axis.bins, axis.edges.ctypes.data)
+        return AxisStructure(axis.bins, None, (None, None), axis.bits, axis.MIN_EXPONENT, axis.per_sign), listed
+    structure = AxisStructure(axis.bins, axis.edges.ctypes.data)
+    if dtype in (BFLOAT16, FLOAT16) and listed.size:
+        library.colordim_encode_halves(ctypes.byref(structure), dtype, ctypes.c_void_p(listed.ctypes.data))
+        structure.codes_of_halves[dtype - BFLOAT16] = listed.ctypes.data
+    return structure, listed
 
 
 def store(values: Floats, dtype: int) -> npt.NDArray[Any]:
@@ -70,16 +89,17 @@ def expected(values: Floats, axis: Axis) -> npt.NDArray[np.int64]:
 def drive(library: ctypes.CDLL, axis: Axis, stored: npt.NDArray[Any], dtype: int, level: int) -> None:
     row = np.zeros(axis.bins + 8, np.int64)
     moments = np.array([0.0, 0.0, math.inf, -math.inf])
-    structure = describe(axis)
-    tail = (dtype, level, 1, None, ctypes.c_void_p(row.ctypes.data), ctypes.c_void_p(moments.ctypes.data))
+    structure, _listed = describe(library, axis, dtype)
+    target = TargetStructure(ctypes.addressof(structure), row.ctypes.data, moments.ctypes.data, None, level)
+    tail = (dtype, 1)
     data = ctypes.c_void_p(stored.ctypes.data)
     if stored.flags.c_contiguous:
-        done = library.colordim_count(ctypes.byref(structure), data, ctypes.c_int64(stored.size), *tail)
+        done = library.colordim_count(ctypes.byref(target), data, ctypes.c_int64(stored.size), *tail)
     else:
         array = ctypes.c_int64 * stored.ndim
         strides = array(*(stride // stored.itemsize for stride in stored.strides))
         done = library.colordim_count_strided(
-            ctypes.byref(structure), data, stored.ndim, array(*stored.shape), strides, *tail
+            ctypes.byref(target), data, stored.ndim, array(*stored.shape), strides, *tail
         )
     assert done == 1
     values = as_values(stored.reshape(-1), dtype)
@@ -89,6 +109,21 @@ def drive(library: ctypes.CDLL, axis: Axis, stored: npt.NDArray[Any], dtype: int
     total = np.abs(finite).sum()
     if math.isfinite(total):
         assert abs(moments[0] - math.fsum(finite)) <= 1e-12 * total + 1e-300
+
+
+def drive_units(library: ctypes.CDLL, values: Floats, dim: int, dtype: int, level: int) -> None:
+    stored = store(values, dtype)
+    active = np.zeros(values.shape[dim], np.uint8)
+    outer, units, inner = math.prod(values.shape[:dim]), values.shape[dim], math.prod(values.shape[dim + 1 :])
+    library.colordim_mark_active.restype = ctypes.c_int64
+    left = library.colordim_mark_active(
+        ctypes.c_void_p(stored.ctypes.data),
+        *map(ctypes.c_int64, (outer, units, inner)),
+        *(dtype, SignedLogAxis.MIN_EXPONENT, level, ctypes.c_void_p(active.ctypes.data)),
+    )
+    flat = np.moveaxis(as_values(stored, dtype), dim, 0).reshape(units, -1)
+    np.testing.assert_array_equal(active, ((np.abs(flat) >= 2.0**-40) | np.isnan(flat)).any(axis=1))
+    assert left == units - active.sum()
 
 
 def tricky(axis: Axis, n: int, rng: np.random.Generator) -> Floats:
@@ -132,6 +167,11 @@ def main(path: str) -> None:
             drive(library, axis, view, dtype, level)
             checked += 1
         drive(library, axis, store(np.full(3000, np.nan), dtype), dtype, level)
+    for dtype, level, shape in itertools.product(STORED, levels, [(3, 5, 7), (40, 1030), (2, 3, 700), (1, 64, 1)]):
+        values = np.where(rng.random(shape) < 0.01, rng.choice([np.nan, np.inf, 1.0, -6e-8], shape), -0.0)
+        for dim in range(len(shape)):
+            drive_units(library, values, dim, dtype, level)
+            checked += 1
     sys.stdout.write(f"{checked} arrays counted\n")
 
 

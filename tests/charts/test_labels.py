@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from colordim.charts.labels import compact, elide, percent, shape_names, shape_text, text_width, tick_text
+from colordim.charts.labels import compact, elide, elide_apart, percent, shape_names, shape_text, text_width, tick_text
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,7 @@ def test_a_shape_is_shortened_before_its_names_are_dropped() -> None:
 def test_counts_and_ticks_are_short() -> None:
     assert [compact(n) for n in (640, 1200, 200_704, 3e6, 0.01)] == ["640", "1.2k", "201k", "3M", "0.01"]
     assert [tick_text(x) for x in (0.0, -12.5, 1e-7, -2.5e9)] == ["0", "−12.5", "1e−7", "−2.5e9"]
+    assert [tick_text(x) for x in (0.001, 0.00015, -0.0001, 5e-4, 1e10)] == ["0.001", "1.5e−4", "−1e−4", "5e−4", "1e10"]
 
 
 def test_text_is_shortened_at_the_right_end() -> None:
@@ -74,3 +75,21 @@ def test_measured_widths_are_those_that_are_drawn(size: float, weight: str) -> N
     renderer = canvas.get_renderer()
     drawn = figure.text(0, 0, text, fontsize=size, fontweight=weight).get_window_extent(renderer).width * 72 / 120
     assert drawn <= text_width(text, size, weight) <= 1.12 * drawn
+
+
+def test_different_names_stay_different_when_they_are_shortened() -> None:
+    names = [f"encoder.layers.{i}.attention.with_a_long_name.{part}" for i in range(12) for part in ("query", "key")]
+    short = elide_apart(names, 100, 7)
+    assert len(set(short)) == 24
+    assert all(text_width(text, 7) <= 100 for text in short)
+    assert short[7].startswith("…3…")
+    assert short[7].endswith("key")
+    assert elide_apart(["conv1", "conv2", "conv1"], 100, 7) == ["conv1", "conv2", "conv1"]
+
+
+def test_names_that_no_component_tells_apart_are_numbered() -> None:
+    short = elide_apart([f"block_{i}_with_a_very_long_name_and_no_component_at_all" for i in range(3)], 60, 7)
+    assert [text[:3] for text in short] == ["0 …", "1 …", "2 …"]
+    assert all(text_width(text, 7) <= 60 for text in short)
+    nested = elide_apart([f"{a}.b.{c}.with_a_very_long_name_for_a_layer" for a in "xy" for c in "xy"], 60, 7)
+    assert len(set(nested)) == 4

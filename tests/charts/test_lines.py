@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.charts.columns import Columns
-from colordim.charts.dead import dead
+from colordim.charts.dead import DeadUnits, dead, dead_units
 from colordim.charts.profile import moments_of, profile
-from colordim.charts.style import LINE_COLORS, depth_colors
+from colordim.charts.style import LINE_COLORS
 from colordim.charts.titles import Caption
 from colordim.charts.twin_peaks import Side, find_peaks, twin_peaks, twin_peaks_figure
 
@@ -52,11 +52,42 @@ def test_profile_is_mean_and_std_of_the_finite_values_with_gaps(make: Make, ax: 
     assert line.get_markevery() == [0, 3]  # else neither could be seen
 
 
-def test_few_layers_have_hues_of_their_own_and_many_are_coloured_by_depth(make: Make, ax: Axes) -> None:
+def test_layers_have_hues_of_their_own(make: Make, ax: Axes) -> None:
     columns = make([np.ones(2)], LinearAxis(-1, 1, 2))
     assert [line.get_color() for line in profile(ax, [columns] * 3, [np.ones(1)] * 3)] == list(LINE_COLORS[:3])
-    luminance = [np.dot(to_rgb(color), [0.2126, 0.7152, 0.0722]) for color in depth_colors(60)]
-    assert (np.diff(luminance) > 0).all()
+
+
+def test_dead_units_are_steps_over_their_windows_with_gaps(ax: Axes) -> None:
+    windows = DeadUnits(np.array([4, 8, 20]), np.array([7, 15, 23]), np.array([0.25, 0.5, 1.0]), "relu")
+    data: Any = dead_units(ax, windows).get_data()
+    assert data.edges.tolist() == [4, 8, 16, 20, 24]
+    np.testing.assert_array_equal(data.values, [0.25, 0.5, np.nan, 1.0])
+
+
+@pytest.mark.parametrize("distance", [0.4, 1.2, 2.5, 3.6, 4.4, 6.0, 9.0])
+@pytest.mark.parametrize("center", [0.0, 4.0])
+def test_no_label_covers_another(distance: float, center: float) -> None:
+    """Two peaks so close to each other; between -10 and 10 a label is about one unit high."""
+    figure = Figure(figsize=(7.6, 5.6))
+    ax = figure.add_axes((0.1, 0.1, 0.87, 0.73))
+    edges = np.linspace(-10, 10, 161)
+    places = (edges[:-1] + edges[1:]) / 2
+    peaks = sum(np.exp(-(((places - center - side * distance / 2) / 0.05) ** 2)) for side in (-1, 1))
+    drawn = twin_peaks(ax, {"train": np.asarray(peaks), "valid": np.asarray(peaks)}, edges)
+    canvas: Any = FigureCanvasAgg(figure)
+    boxes = [t.get_window_extent(canvas.get_renderer()) for labels in drawn.labels.values() for t in labels]
+    assert not [1 for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.overlaps(b)]
+
+
+def test_a_very_long_layer_name_keeps_its_end_and_its_type() -> None:
+    axis = LinearAxis(-10, 10, 200)
+    caption = Caption("module." * 30 + "head", "Linear", "in_features=8, " * 20, (64, 2))
+    one = side(np.ones(9), axis)
+    figure = twin_peaks_figure({"train": one, "valid": one}, axis, caption, 0, title="a run's name " * 20)
+    canvas: Any = FigureCanvasAgg(figure)
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.texts]
+    assert all(box.x1 <= figure.bbox.x1 for box in boxes)
+    assert any("module.head  Linear  [BS 64" in text.get_text() for text in figure.texts)
 
 
 def side(values: np.ndarray, axis: Axis, batches: int = 1) -> Side:

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from torch import Tensor
 
 from colordim.axis import Axis
-from colordim.binning import device, reference
+from colordim.binning import device, reference, units
 from colordim.binning.kernel import Kernel, KernelError
 from colordim.binning.rows import Row
+from colordim.binning.units import mark_active
 from colordim.errors import ArgumentError
 
-__all__ = ["Row", "backend", "bin_into", "use_backend"]
+__all__ = ["Row", "backend", "bin_into", "mark_active", "use_backend"]
 
 _count: Callable[[Tensor, Axis, Row], bool]
 _backend: tuple[str, str]
@@ -41,7 +42,7 @@ def bin_into(tensor: Tensor, axis: Axis, row: Row) -> bool:
     bool
         False if the tensor has no values that could be read; the row is then unchanged.
     """
-    return _count(tensor, axis, row) if row.counts.is_cpu else device.bin_into(tensor, axis, row)
+    return _count(tensor, axis, row) if row.on_cpu else device.bin_into(tensor, axis, row)
 
 
 def backend() -> tuple[str, str]:
@@ -67,6 +68,7 @@ def use_backend(choice: str | Kernel | None = None) -> None:
     global _count, _backend
     if choice not in (None, "kernel", "reference") and not isinstance(choice, Kernel):
         raise ArgumentError(f"there is no backend {choice!r}: COLORDIM_BACKEND may be kernel or reference, or unset.")
+    units.use_marking(units.mark_by_operations)
     if choice == "reference":
         _count, _backend = reference.bin_into, ("reference", "asked for, by COLORDIM_BACKEND or in the program.")
         return
@@ -78,6 +80,7 @@ def use_backend(choice: str | Kernel | None = None) -> None:
         _count, _backend = reference.bin_into, ("reference", str(error))
         return
     _count, _backend = kernel.bin_into, (kernel.name, kernel.note)
+    units.use_marking(kernel.mark_active)
 
 
 use_backend(os.environ.get("COLORDIM_BACKEND") or None)

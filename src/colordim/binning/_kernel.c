@@ -1,14 +1,15 @@
 /* Counting on the CPU, in one pass over memory: bins, counters and moments of a tensor.
  *
- * A plain C interface, called by kernel.py; reference.py defines what every count must be. Memory is
- * taken in blocks that stay in the first-level cache. Of each block, vector code writes a code per element
- * (its place in a table) and the moments; then scalar code adds the codes to a few tables side by side, so
- * that equal neighbours do not wait for each other. _kernel_block.h holds what is done to one block; it is
- * compiled once per element type and processor level, and the best level is picked when the library is loaded.
+ * A plain C interface, called by kernel.py; reference.py defines what every count must be. Elements are taken in
+ * chunks of a few vectors. Vector code writes a code for each element of a chunk (its place in a table) and adds to
+ * the moments, while scalar code adds the codes of the chunk before to a few tables side by side, so that equal
+ * neighbours do not wait for each other. Either alone would leave half of the processor idle. _kernel_block.h holds
+ * both; it is compiled once per element type and processor level, and the best level is picked when the library is
+ * loaded. Vectors are those of GCC and clang; what other compilers build counts one by one.
  *
- * Codes: 0 is underflow, 1 ... bins are the bins, bins + 1 is overflow. The SPARE codes behind them take
- * what is counted apart (zeros, of which a ReLU makes so many that they would queue at one counter; NaN;
- * infinities) and are thrown away.
+ * Codes: 0 is underflow, 1 ... bins are the bins, bins + 1 is overflow. The SPARE codes behind them take zeros, of
+ * which a ReLU makes so many that they would queue at one counter. NaN and infinities get the codes of underflow or
+ * overflow, and are taken off again where a sum shows that there are any.
  */
 
 #include <math.h>
@@ -16,7 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#if defined(__GNUC__) && !defined(PLAIN_C)
+#define HAS_VECTORS 1
+#endif
+#if defined(HAS_VECTORS) && defined(__x86_64__)
 #define X86_LEVELS 1
 #include <immintrin.h>
 #endif
@@ -45,22 +49,18 @@
 
 /* The interface that kernel.py expects; raised whenever a signature or a structure changes. */
 #ifndef INTERFACE
-#define INTERFACE 1
+#define INTERFACE 2
 #endif
 
-enum { BLOCK = 2048, TABLES = 4, SPARE = 16, MAX_THREADS = 64, MAX_DIMS = 64 };
+enum { BLOCK = 2048, CHUNK = 32, TABLES = 4, SPARE = 16, MAX_THREADS = 64, MAX_DIMS = 64 };
 
-/* Choices by arithmetic, of which compilers make better vector code than of conditions. */
-#define MASK(condition) (-(int32_t)(condition))
-#define CHOOSE(mask, yes, no) ((no) ^ (((no) ^ (yes)) & (mask)))
+/* Axes with more bins are counted one by one: the codes of halves are kept in 16 bits. */
+enum { MAX_TABLE_BINS = 65000 };
 
-/* Axes with more bins are counted one by one, lest the tables of all threads fill the memory. */
-enum { MAX_TABLE_BINS = 1 << 20 };
-
-/* Tables count in 32 bits; they are emptied before any of their counters could overflow. Tests choose less. */
-#ifndef FLUSH_ELEMENTS
+/* Tables count in 32 bits: so many elements at once, per thread. Tests choose less. */
+#ifndef ROUND_ELEMENTS
 #define TABLE_COUNTER uint32_t
-#define FLUSH_ELEMENTS (INT64_C(1) << 31)
+#define ROUND_ELEMENTS (INT64_C(1) << 31)
 #endif
 typedef TABLE_COUNTER table_counter;
 
@@ -70,13 +70,28 @@ enum dtype { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
 enum { UNDER, OVER, NOT_A_NUMBER, POS_INF, NEG_INF, ZEROS, SIZE };
 enum { SUM, SUM_SQ, MINIMUM, MAXIMUM };
 
-/* Filled in by kernel.py. `edges` is NULL for a signed-log axis, else bins + 1 ascending values. */
+/* Filled in by kernel.py. `edges` is NULL for a signed-log axis, else bins + 1 ascending values. `codes_of_halves` is
+ * for bfloat16 and float16 what colordim_encode_halves wrote, if there are few enough bins for tables. */
 struct axis {
     int64_t bins;
     const double *edges;
+    const uint16_t *codes_of_halves[2];
     int32_t bits;
     int32_t min_exponent;
     int32_t per_sign;
+};
+
+/* Runs a function in several threads at once: GOMP_parallel of the OpenMP library that torch itself uses, given by
+ * kernel.py, so that there is one pool of threads and not two that fight. */
+typedef void run_in_threads(void (*function)(void *), void *data, unsigned threads, unsigned flags);
+
+/* Filled in by kernel.py: where the counts of a tensor go, and how they are taken. */
+struct target {
+    const struct axis *axis;
+    int64_t *row;
+    double *moments;
+    run_in_threads *run;
+    int32_t level;
 };
 
 /* What a linear axis needs to guess the bin of a value; see encode_linear. */
@@ -88,9 +103,10 @@ struct guess {
 struct plan {
     const struct axis *axis;
     struct guess guess32, guess64;
-    double scale;      /* bins per unit of value */
-    int64_t zero_code; /* where zeros belong */
-    int spare;         /* first of the SPARE codes */
+    double scale;             /* bins per unit of value */
+    double smallest, largest; /* signed-log: magnitudes that the bins tell apart */
+    int64_t zero_code;        /* where zeros belong */
+    int32_t spares[SPARE];
 };
 
 /* The elements of a tensor: strides in elements, the last dimension innermost, at least one dimension. */
@@ -102,8 +118,9 @@ struct source {
     const int64_t *sizes, *strides;
 };
 
+/* What is counted apart; and which of it the tables hold as underflow and overflow. */
 struct counters {
-    int64_t nan, pos_inf, neg_inf, zeros;
+    int64_t nan, pos_inf, neg_inf, zeros, false_under, false_over;
 };
 
 /* A sum whose rounding errors are carried along, so that billions of blocks add up to a float64's precision. */
@@ -121,8 +138,8 @@ struct job {
     const struct plan *plan;
     const struct source *source;
     int64_t begin, end;
-    int64_t *counts; /* by code */
-    table_counter *tables;
+    table_counter *tables; /* NULL: counted one by one */
+    size_t width;          /* of a table */
     struct counters counters;
     struct moments moments;
     char padding[64]; /* jobs of different threads share no cache line */
@@ -171,7 +188,7 @@ static ALWAYS_INLINE int64_t code_linear(const struct plan *plan, double x)
     return bin + 1;
 }
 
-static int64_t code_log(const struct plan *plan, double x)
+static ALWAYS_INLINE int64_t code_log(const struct plan *plan, double x)
 {
     const struct axis *axis = plan->axis;
     int64_t pattern, bucket;
@@ -181,27 +198,27 @@ static int64_t code_log(const struct plan *plan, double x)
     return axis->per_sign + 1 + (pattern < 0 ? -1 - bucket : 1 + bucket);
 }
 
-static int64_t code_of(const struct plan *plan, double x)
+static ALWAYS_INLINE int64_t code_of(const struct plan *plan, double x)
 {
     if (x == 0)
         return plan->zero_code;
     return plan->axis->edges ? code_linear(plan, x) : code_log(plan, x);
 }
 
-/* Count a value that occurred `times` times, except for its bin. Return its code, or -1 if it is NaN or infinite. */
-static int64_t note_value(const struct plan *plan, double x, int64_t times, struct job *job)
+/* Count a value, except for its bin. Return its code, or -1 if it is NaN or infinite. */
+static ALWAYS_INLINE int64_t note_value(const struct plan *plan, double x, struct job *job)
 {
     if (isnan(x)) {
-        job->counters.nan += times;
+        ++job->counters.nan;
         return -1;
     }
     if (isinf(x)) {
-        *(x > 0 ? &job->counters.pos_inf : &job->counters.neg_inf) += times;
+        ++*(x > 0 ? &job->counters.pos_inf : &job->counters.neg_inf);
         return -1;
     }
-    job->counters.zeros += x == 0 ? times : 0;
-    add_exactly(&job->moments.sum, x * (double)times);
-    add_exactly(&job->moments.sum_sq, x * x * (double)times);
+    job->counters.zeros += x == 0;
+    add_exactly(&job->moments.sum, x);
+    add_exactly(&job->moments.sum_sq, x * x);
     note_extremes(&job->moments, x, x);
     return code_of(plan, x);
 }
@@ -330,102 +347,60 @@ static const char *next_block(struct cursor *cursor, int64_t n, char *buffer)
 /* ---- tables -------------------------------------------------------------------------------------------- */
 
 /* The distance of two tables: not a multiple of 4096 bytes, which would make a processor mistake one for the other. */
-static size_t table_width(const struct plan *plan)
+static size_t table_width(const struct axis *axis)
 {
-    size_t width = (size_t)plan->spare + SPARE;
+    size_t width = (size_t)axis->bins + 2 + SPARE;
     return width % 1024 < 32 ? width + 32 : width;
 }
 
-/* Add codes to the tables, and ask for the memory of the next block meanwhile. */
-static void scatter(const int32_t *codes, int n, table_counter *tables, size_t width, const char *next, int itemsize)
+/* Count the codes of a chunk. */
+static ALWAYS_INLINE void scatter(const int32_t *codes, struct job *job)
 {
-    table_counter *t0 = tables, *t1 = t0 + width, *t2 = t1 + width, *t3 = t2 + width;
-    int i = 0;
-    for (; i + 16 <= n; i += 16) {
-        if (next) {
-            PREFETCH(next + i * itemsize);
-            if (itemsize == 8)
-                PREFETCH(next + i * itemsize + 64);
-        }
-        for (int j = 0; j < 16; j += 4) {
-            uint64_t pair, other;
-            memcpy(&pair, codes + i + j, sizeof pair);
-            memcpy(&other, codes + i + j + 2, sizeof other);
-            ++t0[(uint32_t)pair];
-            ++t1[pair >> 32];
-            ++t2[(uint32_t)other];
-            ++t3[other >> 32];
-        }
+    table_counter *t0 = job->tables, *t1 = t0 + job->width, *t2 = t1 + job->width, *t3 = t2 + job->width;
+    for (int i = 0; i < CHUNK; i += 4) {
+        uint64_t pair, other;
+        memcpy(&pair, codes + i, sizeof pair);
+        memcpy(&other, codes + i + 2, sizeof other);
+        ++t0[(uint32_t)pair];
+        ++t1[pair >> 32];
+        ++t2[(uint32_t)other];
+        ++t3[other >> 32];
     }
-    for (; i < n; ++i)
-        ++t0[codes[i]];
 }
 
-/* Add the tables to the counts and clear them. */
-static void fold_tables(const struct plan *plan, table_counter *tables, int64_t *counts)
+/* Count a chunk of numbers of 16 bits, whose codes stand in a list. */
+static ALWAYS_INLINE void scatter_listed(const char *halves, const uint16_t *codes, struct job *job)
 {
-    size_t width = table_width(plan);
-    const table_counter *t0 = tables, *t1 = t0 + width, *t2 = t1 + width, *t3 = t2 + width;
-    for (int64_t code = 0; code < plan->axis->bins + 2; ++code)
-        counts[code] += (int64_t)t0[code] + t1[code] + t2[code] + t3[code];
-    memset(tables, 0, TABLES * width * sizeof *tables);
+    table_counter *t0 = job->tables, *t1 = t0 + job->width, *t2 = t1 + job->width, *t3 = t2 + job->width;
+    for (int i = 0; i < CHUNK; i += 4) {
+        uint64_t four;
+        memcpy(&four, halves + i * 2, sizeof four);
+        ++t0[codes[four & 0xffff]];
+        ++t1[codes[four >> 16 & 0xffff]];
+        ++t2[codes[four >> 32 & 0xffff]];
+        ++t3[codes[four >> 48]];
+    }
 }
 
-/* ---- many numbers of 16 bits ------------------------------------------------------------------------------ */
-
-/* Of so many elements the patterns of bits are counted, and only each of these 65,536 is looked at. */
-#ifndef PATTERNS_FROM
-#define PATTERNS_FROM (INT64_C(1) << 20)
-#endif
-
-enum { PATTERNS = 1 << 16, PATTERN_TABLES = 2 };
-
-static void fold_patterns(struct job *job)
+/* The codes that finite values of a job have, except for zeros, from first to last; none if last < first. */
+static void range_of_codes(const struct job *job, int64_t *first, int64_t *last)
 {
-    const table_counter *t0 = job->tables, *t1 = t0 + PATTERNS;
-    for (int pattern = 0; pattern < PATTERNS; ++pattern) {
-        int64_t times = (int64_t)t0[pattern] + t1[pattern];
-        if (!times)
-            continue;
-        double x = value_of_half((uint16_t)pattern, job->source->dtype);
-        int64_t code = note_value(job->plan, x, times, job);
-        if (code >= 0 && x != 0) /* zeros are added with their counter */
-            job->counts[code] += times;
+    *first = 1, *last = 0;
+    if (job->moments.min <= job->moments.max) {
+        *first = code_of(job->plan, job->moments.min);
+        *last = code_of(job->plan, job->moments.max);
     }
-    memset(job->tables, 0, PATTERN_TABLES * PATTERNS * sizeof *job->tables);
 }
 
-/* Count the elements begin ... end - 1 of a job; its counts hold them afterwards. */
-static void count_patterns(struct job *job)
+/* Add the tables of a job up into its first, so that less passes from one thread to another. */
+static void gather_tables(struct job *job)
 {
-    table_counter *t0 = job->tables, *t1 = t0 + PATTERNS;
-    uint16_t copied[BLOCK];
-    struct cursor cursor;
-    place_cursor(&cursor, job->source, job->begin);
-    int64_t unfolded = 0;
-    for (int64_t at = job->begin; at < job->end; at += BLOCK) {
-        int n = job->end - at < BLOCK ? (int)(job->end - at) : BLOCK, i = 0;
-        const char *block = next_block(&cursor, n, (char *)copied);
-        for (; i + 4 <= n; i += 4) {
-            uint64_t four;
-            memcpy(&four, block + i * 2, sizeof four);
-            ++t0[four & 0xffff];
-            ++t1[four >> 16 & 0xffff];
-            ++t0[four >> 32 & 0xffff];
-            ++t1[four >> 48];
-        }
-        for (; i < n; ++i) {
-            uint16_t half;
-            memcpy(&half, block + i * 2, sizeof half);
-            ++t0[half];
-        }
-        unfolded += n;
-        if (unfolded >= FLUSH_ELEMENTS / 2) {
-            fold_patterns(job);
-            unfolded = 0;
-        }
+    table_counter *t0 = job->tables;
+    for (int table = 1; table < TABLES; ++table) {
+        const table_counter *other = t0 + (size_t)table * job->width;
+        for (size_t code = 0; code < job->width; ++code)
+            t0[code] = (table_counter)(t0[code] + other[code]);
     }
-    fold_patterns(job);
 }
 
 /* ---- blocks, per element type and processor level -------------------------------------------------------- */
@@ -435,14 +410,28 @@ static void count_patterns(struct job *job)
 #define NAME(name) JOIN(name, REAL, LEVEL)
 
 #define LEVEL baseline
+#define INTRINSICS _mm
+#define UPPER_WORDS(bits) __builtin_convertvector((bits) >> 32, NAME(codes))
+#define FLOATS_TO_DOUBLES(x) _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(x))))
+#define VECTOR_BYTES 16
 #include "_kernel_level.h"
 #undef LEVEL
+#undef INTRINSICS
+#undef UPPER_WORDS
+#undef FLOATS_TO_DOUBLES
+#undef VECTOR_BYTES
 
 #ifdef X86_LEVELS
 
 #define LEVEL_HAS_F16C
 
 #define LEVEL avx2
+#define INTRINSICS _mm256
+#define UPPER_WORDS(bits)                                                                                            \
+    ((NAME(codes))_mm256_castsi256_si128(                                                                            \
+        _mm256_permutevar8x32_epi32((__m256i)(bits), _mm256_setr_epi32(1, 3, 5, 7, 1, 3, 5, 7))))
+#define FLOATS_TO_DOUBLES(x) _mm256_cvtps_pd(_mm_loadu_ps(x))
+#define VECTOR_BYTES 32
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
@@ -456,8 +445,16 @@ static void count_patterns(struct job *job)
 #pragma GCC pop_options
 #endif
 #undef LEVEL
+#undef INTRINSICS
+#undef UPPER_WORDS
+#undef FLOATS_TO_DOUBLES
+#undef VECTOR_BYTES
 
 #define LEVEL avx512
+#define INTRINSICS _mm512
+#define UPPER_WORDS(bits) __builtin_convertvector((bits) >> 32, NAME(codes))
+#define FLOATS_TO_DOUBLES(x) _mm512_cvtps_pd(_mm256_loadu_ps(x))
+#define VECTOR_BYTES 64
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
 #else
@@ -471,16 +468,29 @@ static void count_patterns(struct job *job)
 #pragma GCC pop_options
 #endif
 #undef LEVEL
+#undef INTRINSICS
+#undef UPPER_WORDS
+#undef FLOATS_TO_DOUBLES
+#undef VECTOR_BYTES
 
 #endif
 
 typedef void count_range(struct job *job);
+typedef int64_t mark_active(const char *data, int64_t outer, int64_t units, int64_t inner, enum dtype dtype,
+                            int min_exponent, uint8_t *active);
 
-static count_range *const levels[] = {
-    count_range_level_baseline,
+static const struct level {
+    count_range *count; /* NULL: there are no vectors */
+    mark_active *mark;
+} levels[] = {
+#ifdef HAS_VECTORS
+    {count_range_level_baseline, mark_active_level_baseline},
+#else
+    {NULL, mark_active_level_baseline},
+#endif
 #ifdef X86_LEVELS
-    count_range_level_avx2,
-    count_range_level_avx512,
+    {count_range_level_avx2, mark_active_level_avx2},
+    {count_range_level_avx512, mark_active_level_avx512},
 #endif
 };
 
@@ -547,10 +557,6 @@ static void restore_float_mode(float_mode mode)
 }
 #endif
 
-/* Runs a function in several threads at once: GOMP_parallel of the OpenMP library that torch itself uses, given by
- * kernel.py, so that there is one pool of threads and not two that fight. */
-typedef void run_in_threads(void (*function)(void *), void *data, unsigned threads, unsigned flags);
-
 struct team {
     count_range *count;
     struct job *jobs;
@@ -569,7 +575,9 @@ static void work(void *data)
 #endif
         if (mine >= team->size)
             break;
+        memset(team->jobs[mine].tables, 0, TABLES * team->jobs[mine].width * sizeof(table_counter));
         team->count(&team->jobs[mine]);
+        gather_tables(&team->jobs[mine]);
     }
     restore_float_mode(mode);
 }
@@ -593,12 +601,17 @@ static struct guess guess_for(const struct axis *axis, double scale, double epsi
 
 static struct plan plan_for(const struct axis *axis)
 {
-    struct plan plan = {.axis = axis, .spare = (int)(axis->bins + 2), .zero_code = axis->per_sign + 1};
+    struct plan plan = {.axis = axis, .zero_code = axis->per_sign + 1};
+    for (int i = 0; i < SPARE; ++i)
+        plan.spares[i] = (int32_t)axis->bins + 2 + i;
     if (axis->edges) {
         plan.scale = (double)axis->bins / (axis->edges[axis->bins] - axis->edges[0]);
         plan.guess32 = guess_for(axis, plan.scale, 0x1p-24, 1e-30, 1e30);
         plan.guess64 = guess_for(axis, plan.scale, 0x1p-53, 1e-290, 1e290);
         plan.zero_code = code_linear(&plan, 0);
+    } else {
+        plan.smallest = ldexp(1, axis->min_exponent);
+        plan.largest = ldexp(1, axis->min_exponent + (axis->per_sign >> axis->bits));
     }
     return plan;
 }
@@ -612,11 +625,40 @@ static void start_job(struct job *job, const struct plan *plan, const struct sou
     job->moments.max = -INFINITY;
 }
 
-/* Add what a job found to the row. */
+/* Add the first tables of a job to the row. */
+static void fold_tables(struct job *job, int tables, int64_t *row)
+{
+    const int64_t bins = job->plan->axis->bins;
+    const size_t width = job->width;
+    int64_t first, last, zeros = 0;
+    range_of_codes(job, &first, &last);
+    first = first < 1 ? 1 : first;
+    last = last > bins ? bins : last;
+    for (int table = 0; table < tables; ++table) {
+        const table_counter *counts = job->tables + (size_t)table * width;
+        row[bins + UNDER] += counts[0];
+        row[bins + OVER] += counts[bins + 1];
+        for (int spare = 0; spare < SPARE; ++spare)
+            zeros += counts[bins + 2 + spare];
+    }
+    if (tables == 1)
+        for (int64_t code = first; code <= last; ++code)
+            row[code - 1] += job->tables[code];
+    else
+        for (int64_t code = first; code <= last; ++code) {
+            const table_counter *counts = job->tables + code;
+            row[code - 1] += (int64_t)counts[0] + counts[width] + counts[2 * width] + counts[3 * width];
+        }
+    row[bins + UNDER] -= job->counters.false_under;
+    row[bins + OVER] -= job->counters.false_over;
+    job->counters.zeros += zeros;
+    *counter_of(row, bins, job->plan->zero_code) += job->counters.zeros;
+}
+
+/* Add the rest of what a job found to the row. */
 static void finish_job(const struct job *job, int64_t *row, double *moments)
 {
-    const struct plan *plan = job->plan;
-    int64_t bins = plan->axis->bins;
+    int64_t bins = job->plan->axis->bins;
     row[bins + NOT_A_NUMBER] += job->counters.nan;
     row[bins + POS_INF] += job->counters.pos_inf;
     row[bins + NEG_INF] += job->counters.neg_inf;
@@ -626,80 +668,84 @@ static void finish_job(const struct job *job, int64_t *row, double *moments)
     moments[SUM_SQ] += total_of(&job->moments.sum_sq);
     moments[MINIMUM] = fmin(moments[MINIMUM], job->moments.min);
     moments[MAXIMUM] = fmax(moments[MAXIMUM], job->moments.max);
-    if (!job->counts)
-        return;
-    for (int64_t bin = 0; bin < bins; ++bin)
-        row[bin] += job->counts[bin + 1];
-    row[bins + UNDER] += job->counts[0];
-    row[bins + OVER] += job->counts[bins + 1];
-    *counter_of(row, bins, plan->zero_code) += job->counters.zeros;
 }
 
 /* Count one by one: few elements, for which tables do not pay, or an axis with more bins than codes. */
-static void count_singly(struct job *job, int64_t *row)
+static void count_singly(const struct plan *plan, const struct source *source, int64_t n, const struct target *target)
 {
+    struct job job;
     struct cursor cursor;
     float_mode mode = keep_subnormals();
-    place_cursor(&cursor, job->source, job->begin);
-    for (int64_t at = job->begin; at < job->end; ++at) {
-        int64_t code = note_value(job->plan, load(cursor.address, job->source->dtype), 1, job);
+    start_job(&job, plan, source);
+    job.end = n;
+    place_cursor(&cursor, source, 0);
+    for (int64_t at = 0; at < n; ++at) {
+        int64_t code = note_value(plan, load(cursor.address, source->dtype), &job);
         if (code >= 0)
-            ++*counter_of(row, job->plan->axis->bins, code);
+            ++*counter_of(target->row, plan->axis->bins, code);
         advance_cursor(&cursor, 1);
     }
     restore_float_mode(mode);
+    finish_job(&job, target->row, target->moments);
 }
 
-/* Count in `threads` equal shares of whole blocks. Return 0, the row unchanged, if there is no memory. */
-static int count_in_blocks(const struct plan *plan, const struct source *source, int64_t n, int level, int threads,
-                           run_in_threads *run, int64_t *row, double *moments)
+/* Count elements begin ... end - 1 in `threads` equal shares of whole blocks, with tables for each. */
+static void count_in_blocks(const struct plan *plan, const struct source *source, int64_t begin, int64_t end,
+                            int threads, table_counter *tables, const struct target *target)
 {
     struct job jobs[MAX_THREADS];
-    int64_t share = (n + threads - 1) / threads;
+    struct team team = {levels[target->level].count, jobs, 0, 0};
+    const size_t width = table_width(plan->axis);
+    int64_t share = (end - begin + threads - 1) / threads;
     share = (share + BLOCK - 1) / BLOCK * BLOCK;
-    int by_pattern = source->itemsize == 2 && n / threads >= PATTERNS_FROM;
-    size_t codes = (size_t)plan->axis->bins + 2;
-    size_t tables = by_pattern ? PATTERN_TABLES * PATTERNS : TABLES * table_width(plan);
-    size_t bytes = (codes * sizeof(int64_t) + tables * sizeof(table_counter) + 63) / 64 * 64;
-    char *memory = calloc((size_t)threads, bytes);
-    if (!memory)
-        return 0;
-    struct team team = {by_pattern ? count_patterns : levels[level], jobs, 0, 0};
-    for (int64_t begin = 0; begin < n; begin += share) {
+    for (; begin < end; begin += share) {
         struct job *job = &jobs[team.size];
         start_job(job, plan, source);
         job->begin = begin;
-        job->end = n - begin < share ? n : begin + share;
-        job->counts = (int64_t *)(memory + (size_t)team.size * bytes);
-        job->tables = (table_counter *)(job->counts + codes);
+        job->end = end - begin < share ? end : begin + share;
+        job->tables = tables + (size_t)team.size * TABLES * width;
+        job->width = width;
         ++team.size;
     }
-    if (run && team.size > 1)
-        run(work, &team, (unsigned)team.size, 0);
-    else
-        work(&team);
+    if (team.size == 1) {
+        float_mode mode = keep_subnormals();
+        memset(tables, 0, TABLES * width * sizeof *tables);
+        team.count(jobs);
+        fold_tables(jobs, TABLES, target->row);
+        restore_float_mode(mode);
+    } else {
+        target->run(work, &team, (unsigned)team.size, 0);
+        for (int i = 0; i < team.size; ++i)
+            fold_tables(&jobs[i], 1, target->row);
+    }
     for (int i = 0; i < team.size; ++i)
-        finish_job(&jobs[i], row, moments);
-    free(memory);
-    return 1;
+        finish_job(&jobs[i], target->row, target->moments);
 }
 
 static const int itemsizes[] = {4, 8, 2, 2};
 
-static int count(const struct axis *axis, const struct source *source, int64_t n, int level, int threads,
-                 run_in_threads *run, int64_t *row, double *moments)
+/* Count all elements. Return 0, the row unchanged, if there is no memory. */
+static int count(const struct target *target, const struct source *source, int64_t n, int threads)
 {
-    struct plan plan = plan_for(axis);
-    if (n <= 64 || n <= axis->bins / 16 || axis->bins > MAX_TABLE_BINS) {
-        struct job job;
-        start_job(&job, &plan, source);
-        job.end = n;
-        count_singly(&job, row);
-        finish_job(&job, row, moments);
+    enum { SMALL_WIDTH = 1200 };
+    const struct plan plan = plan_for(target->axis);
+    const size_t width = table_width(plan.axis);
+    table_counter small[TABLES * SMALL_WIDTH], *tables = small;
+    if (n <= 64 || n <= plan.axis->bins / 16 || plan.axis->bins > MAX_TABLE_BINS || !levels[target->level].count) {
+        count_singly(&plan, source, n, target);
         return 1;
     }
-    threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
-    return count_in_blocks(&plan, source, n, level, threads, run, row, moments);
+    threads = threads < 1 || !target->run ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+    if (threads > 1 || width > SMALL_WIDTH)
+        tables = malloc((size_t)threads * TABLES * width * sizeof *tables);
+    if (!tables)
+        return 0;
+    const int64_t round = threads * ROUND_ELEMENTS;
+    for (int64_t begin = 0; begin < n; begin += round)
+        count_in_blocks(&plan, source, begin, n - begin < round ? n : begin + round, threads, tables, target);
+    if (tables != small)
+        free(tables);
+    return 1;
 }
 
 /* The interface version, to tell a library that was left over from another version. */
@@ -708,23 +754,41 @@ EXPORT int colordim_interface(void)
     return INTERFACE;
 }
 
+/* Write the code of each of the 65,536 numbers of a dtype of 16 bits, for axes of at most MAX_TABLE_BINS bins. */
+EXPORT void colordim_encode_halves(const struct axis *axis, int dtype, uint16_t *codes)
+{
+    const struct plan plan = plan_for(axis);
+    float_mode mode = keep_subnormals();
+    for (int pattern = 0; pattern < 1 << 16; ++pattern) {
+        double x = value_of_half((uint16_t)pattern, (enum dtype)dtype);
+        codes[pattern] = (uint16_t)(x == 0 ? plan.spares[0] : code_of(&plan, x));
+    }
+    restore_float_mode(mode);
+}
+
 /* Count n elements that lie one after the other. */
-EXPORT int colordim_count(const struct axis *axis, const char *data, int64_t n, int dtype, int level, int threads,
-                          run_in_threads *run, int64_t *row, double *moments)
+EXPORT int colordim_count(const struct target *target, const char *data, int64_t n, int dtype, int threads)
 {
     static const int64_t one = 1;
     struct source source = {data, (enum dtype)dtype, itemsizes[dtype], 1, &n, &one};
-    return count(axis, &source, n, level, threads, run, row, moments);
+    return count(target, &source, n, threads);
 }
 
 /* Count the elements of `dims` dimensions (1 to MAX_DIMS), none of them empty; strides in elements. */
-EXPORT int colordim_count_strided(const struct axis *axis, const char *data, int dims, const int64_t *sizes,
-                                  const int64_t *strides, int dtype, int level, int threads, run_in_threads *run,
-                                  int64_t *row, double *moments)
+EXPORT int colordim_count_strided(const struct target *target, const char *data, int dims, const int64_t *sizes,
+                                  const int64_t *strides, int dtype, int threads)
 {
     struct source source = {data, (enum dtype)dtype, itemsizes[dtype], dims, sizes, strides};
     int64_t n = 1;
     for (int d = 0; d < dims; ++d)
         n *= sizes[d];
-    return count(axis, &source, n, level, threads, run, row, moments);
+    return count(target, &source, n, threads);
+}
+
+/* Set active[unit] to 1 for each unit with an element of magnitude 2**min_exponent or more, or NaN. The elements are
+ * those of dimensions [outer, units, inner], one after the other. Return how many units are not active now. */
+EXPORT int64_t colordim_mark_active(const char *data, int64_t outer, int64_t units, int64_t inner, int dtype,
+                                    int min_exponent, int level, uint8_t *active)
+{
+    return levels[level].mark(data, outer, units, inner, (enum dtype)dtype, min_exponent, active);
 }

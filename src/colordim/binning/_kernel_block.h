@@ -1,68 +1,110 @@
-/* What is done to one block of elements of type REAL, for one processor level: loops that compilers vectorise.
- * BITS is the integer as wide as REAL, HIGH(bits) its upper 32 bits, HIGH_MANTISSA how many of them are mantissa. */
+/* What is done to one block of elements of type REAL, for one processor level: vectors of VECTOR_BYTES. BITS is the
+ * integer as wide as REAL, HIGH(bits) its upper 32 bits, HIGH_MANTISSA how many of them are mantissa. */
 
-/* Write the code of each element on a signed-log axis: a shift of its bits. Return how many are zero, of either sign. */
-static int64_t NAME(encode_log)(const struct plan *plan, const REAL *x, int n, int32_t *codes)
+enum { NAME(LANES) = VECTOR_BYTES / sizeof(REAL), NAME(DOUBLES) = VECTOR_BYTES / sizeof(double) };
+typedef REAL NAME(reals) __attribute__((vector_size(VECTOR_BYTES)));
+typedef BITS NAME(masks) __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t NAME(codes) __attribute__((vector_size(VECTOR_BYTES / sizeof(REAL) * 4)));
+typedef REAL NAME(part) __attribute__((vector_size(VECTOR_BYTES / sizeof(double) * sizeof(REAL))));
+typedef double NAME(doubles) __attribute__((vector_size(VECTOR_BYTES)));
+
+#define REALS NAME(reals)
+#define MASKS NAME(masks)
+#define CODES NAME(codes)
+#define CHOOSE(mask, yes, no) (((yes) & (mask)) | ((no) & ~(mask)))
+
+/* The lower and the higher of each pair; the second of the two if the first is NaN. */
+static ALWAYS_INLINE REALS NAME(lower)(REALS a, REALS b)
+{
+#ifdef X86_LEVELS
+    return JOIN(INTRINSICS, min, SUFFIX)(a, b);
+#else
+    return (REALS)CHOOSE(a < b, (MASKS)a, (MASKS)b);
+#endif
+}
+
+static ALWAYS_INLINE REALS NAME(higher)(REALS a, REALS b)
+{
+#ifdef X86_LEVELS
+    return JOIN(INTRINSICS, max, SUFFIX)(a, b);
+#else
+    return (REALS)CHOOSE(a > b, (MASKS)a, (MASKS)b);
+#endif
+}
+
+/* As doubles, half a vector of floats or a vector of doubles. */
+static ALWAYS_INLINE NAME(doubles) NAME(as_doubles)(const REAL *x)
+{
+#ifdef X86_LEVELS
+    return TO_DOUBLES(x);
+#else
+    NAME(part) values;
+    memcpy(&values, x, sizeof values);
+    return __builtin_convertvector(values, NAME(doubles));
+#endif
+}
+
+/* What encoding needs of a plan, in vectors that stay in registers. */
+struct NAME(constants) {
+    REALS smallest, largest, scale, offset, half, top, twice_margin;
+    CODES first, beyond, spare;
+    int shift;
+};
+
+static ALWAYS_INLINE struct NAME(constants) NAME(constants_of)(const struct plan *plan)
 {
     const struct axis *axis = plan->axis;
-    const int shift = HIGH_MANTISSA - axis->bits;
-    const int32_t first = ((EXPONENT_BIAS + axis->min_exponent) << axis->bits) - 1;
-    const int32_t beyond = axis->per_sign + 1, spare = plan->spare;
-    int32_t zeros = 0;
-    VECTORISE(reduction(+ : zeros))
-    for (int i = 0; i < n; ++i) {
-        BITS bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        int32_t high = HIGH(bits), negative = high >> 31;
-        int32_t bucket = ((high & INT32_MAX) >> shift) - first;
-        bucket = bucket < 1 ? 1 : bucket; /* what is smaller goes to the innermost bucket */
-        bucket = bucket > beyond ? beyond : bucket;
-        int32_t code = beyond + ((bucket ^ negative) - negative);
-        int32_t zero = MASK((bits & ~SIGN) == 0);
-        zeros -= zero;
-        codes[i] = CHOOSE(zero, spare + i % SPARE, code);
-    }
-    return zeros;
+    const REALS none = {0};
+    const CODES no_code = {0};
+    struct NAME(constants) constants = {
+        .smallest = none + (REAL)plan->smallest,
+        .largest = none + (REAL)plan->largest,
+        .scale = none + (REAL)plan->GUESS.scale,
+        .offset = none + (REAL)plan->GUESS.offset,
+        .half = none + (REAL)0.5,
+        .top = none + (REAL)plan->GUESS.top,
+        .twice_margin = none + (REAL)plan->GUESS.twice_margin,
+        .first = no_code + (((EXPONENT_BIAS + axis->min_exponent) << axis->bits) - 1),
+        .beyond = no_code + (axis->per_sign + 1),
+        .shift = HIGH_MANTISSA - axis->bits,
+    };
+    memcpy(&constants.spare, plan->spares, sizeof constants.spare);
+    return constants;
 }
 
-/* Write the code of each element on a linear axis; where rounding could have moved it over an edge, its complement,
- * which is negative: undecided. The offset holds a margin larger than any rounding error, so an undecided value has a
- * fraction below twice that margin, and belongs to the guessed code or to the one before. Return how many elements
- * are zero, of either sign. */
-static int64_t NAME(encode_linear)(const struct plan *plan, const REAL *x, int n, int32_t *codes, int *undecided)
+/* The codes of a vector of elements on a signed-log axis: a shift of their bits. */
+static ALWAYS_INLINE CODES NAME(encode_log)(const struct NAME(constants) *constants, REALS x)
 {
-    const struct guess *guess = &plan->GUESS;
-    const REAL scale = (REAL)guess->scale, offset = (REAL)guess->offset, top = (REAL)guess->top;
-    const REAL twice_margin = (REAL)guess->twice_margin;
-    const int32_t spare = plan->spare;
-    int32_t zeros = 0, unclear_ones = 0;
-    VECTORISE(reduction(+ : zeros, unclear_ones))
-    for (int i = 0; i < n; ++i) {
-        BITS bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        REAL place = x[i] * scale + offset;
-        place = place > (REAL)0.5 ? place : (REAL)0.5; /* NaN too */
-        place = place < top ? place : top;
-        int32_t code = (int32_t)place;
-        int32_t zero = MASK((bits & ~SIGN) == 0);
-        int32_t unclear = MASK(place - (REAL)code < twice_margin) & ~zero;
-        unclear_ones -= unclear;
-        zeros -= zero;
-        code ^= unclear;
-        codes[i] = CHOOSE(zero, spare + i % SPARE, code);
-    }
-    *undecided = unclear_ones;
-    return zeros;
+    CODES negative = HIGH((MASKS)x) >> 31;
+    REALS magnitude = (REALS)((MASKS)x & ~SIGN);
+    /* what is too small goes to the innermost bucket, what is too large, and NaN, to the one beyond the outermost */
+    magnitude = NAME(higher)(NAME(lower)(magnitude, constants->largest), constants->smallest);
+    CODES bucket = (HIGH((MASKS)magnitude) >> constants->shift) - constants->first;
+    return constants->beyond + ((bucket ^ negative) - negative);
 }
 
-/* Decide codes start ... end - 1 by the edges themselves. Without branches in the search: coarse values (bfloat16,
- * quantised) lie on edges often enough to be in the way of each other, and too seldom to be predicted. */
-static void NAME(decide_among)(const struct plan *plan, const REAL *x, int start, int end, int32_t *codes)
+/* The codes of a vector of elements on a linear axis; where rounding could have moved one over an edge, its
+ * complement, which is negative: undecided. The offset holds a margin larger than any rounding error, so an undecided
+ * value has a fraction below twice that margin, and belongs to the guessed code or to the one before. */
+static ALWAYS_INLINE CODES NAME(encode_linear)(const struct NAME(constants) *constants, REALS x, MASKS zero,
+                                               MASKS *undecided)
+{
+    REALS place = x * constants->scale + constants->offset;
+    place = NAME(lower)(NAME(higher)(place, constants->half), constants->top); /* NaN goes to underflow */
+    CODES code = __builtin_convertvector(place, CODES);
+    MASKS unclear = (place - __builtin_convertvector(code, REALS) < constants->twice_margin) & ~zero;
+    *undecided |= unclear;
+    return code ^ HIGH(unclear);
+}
+
+/* Decide codes of a chunk by the edges themselves. Without branches in the search: coarse values (quantised ones) lie
+ * on edges often enough to be in the way of each other, and too seldom to be predicted. */
+static __attribute__((noinline)) void NAME(decide)(const struct plan *plan, const REAL *x, int32_t *codes)
 {
     const double *edges = plan->axis->edges, hi = edges[plan->axis->bins];
     int found = 0;
-    int32_t where[BLOCK];
-    for (int i = start; i < end; ++i) {
+    int32_t where[CHUNK];
+    for (int i = 0; i < CHUNK; ++i) {
         where[found] = i;
         found += codes[i] < 0;
     }
@@ -77,104 +119,137 @@ static void NAME(decide_among)(const struct plan *plan, const REAL *x, int start
         }
 }
 
-static void NAME(decide)(const struct plan *plan, const REAL *x, int n, int32_t *codes, int undecided)
+/* Write the codes of a chunk. */
+static ALWAYS_INLINE void NAME(encode)(const struct plan *plan, const struct NAME(constants) *constants, const REAL *x,
+                                       int linear, int32_t *codes)
 {
-    enum { GROUP = 64 };
-    if (undecided > n / GROUP) {
-        NAME(decide_among)(plan, x, 0, n, codes);
-        return;
+    MASKS undecided = {0};
+    for (int i = 0; i < CHUNK; i += NAME(LANES)) {
+        REALS values;
+        CODES code;
+        memcpy(&values, x + i, sizeof values);
+        MASKS zero = values == 0;
+        code = linear ? NAME(encode_linear)(constants, values, zero, &undecided) : NAME(encode_log)(constants, values);
+        CODES zero_code = HIGH(zero);
+        code = CHOOSE(zero_code, constants->spare, code);
+        memcpy(codes + i, &code, sizeof code);
     }
-    for (int start = 0; start < n; start += GROUP) {
-        int end = n - start < GROUP ? n : start + GROUP, any = 0;
-        for (int i = start; i < end; ++i)
-            any |= codes[i] < 0;
+    if (linear) {
+        uint64_t parts[VECTOR_BYTES / 8], any = 0;
+        memcpy(parts, &undecided, sizeof parts);
+        for (int i = 0; i < VECTOR_BYTES / 8; ++i)
+            any |= parts[i];
         if (any)
-            NAME(decide_among)(plan, x, start, end, codes);
+            NAME(decide)(plan, x, codes);
     }
 }
 
-/* A value's place in the order of all values: its bits, with those of negative values turned round. */
-static inline BITS NAME(rank)(BITS bits)
+/* Sums and extremes of the chunks of a block; two sums side by side, since each waits for its last addition. */
+struct NAME(tally) {
+    NAME(doubles) sum0, sum1, sum_sq0, sum_sq1;
+    REALS low, high;
+};
+
+static ALWAYS_INLINE struct NAME(tally) NAME(no_tally)(void)
 {
-    return bits ^ ((bits >> (sizeof bits * 8 - 1)) & ~SIGN);
+    return (struct NAME(tally)){{0}, {0}, {0}, {0}, (REAL)INFINITY - (REALS){0}, -(REAL)INFINITY - (REALS){0}};
 }
 
-static double NAME(value_of_rank)(BITS rank)
+static ALWAYS_INLINE void NAME(add_chunk)(struct NAME(tally) *tally, const REAL *x)
 {
-    BITS bits = NAME(rank)(rank);
-    REAL x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
+    for (int i = 0; i < CHUNK; i += 2 * NAME(DOUBLES)) {
+        NAME(doubles) first = NAME(as_doubles)(x + i), second = NAME(as_doubles)(x + i + NAME(DOUBLES));
+        tally->sum0 += first;
+        tally->sum1 += second;
+        tally->sum_sq0 += first * first;
+        tally->sum_sq1 += second * second;
+    }
+    for (int i = 0; i < CHUNK; i += NAME(LANES)) {
+        REALS values;
+        memcpy(&values, x + i, sizeof values);
+        tally->low = NAME(lower)(values, tally->low);
+        tally->high = NAME(higher)(values, tally->high);
+    }
 }
 
-/* Add the moments of a block. Return 0, having added nothing, if it holds a NaN or an infinity. */
-static int NAME(add_moments)(const REAL *x, int n, struct moments *moments)
+/* Add what was tallied to the moments. Return 0, having added nothing, if a NaN or an infinity is in it. */
+static ALWAYS_INLINE int NAME(add_tally)(const struct NAME(tally) *tally, struct moments *moments)
 {
+    NAME(doubles) sums = tally->sum0 + tally->sum1, squares = tally->sum_sq0 + tally->sum_sq1;
     double sum = 0, sum_sq = 0;
-    BITS low = ~SIGN, high = SIGN;
-    VECTORISE(reduction(+ : sum, sum_sq) reduction(min : low) reduction(max : high))
-    for (int i = 0; i < n; ++i) {
-        BITS bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        BITS rank = NAME(rank)(bits);
-        double value = x[i];
-        sum += value;
-        sum_sq += value * value;
-        low = low < rank ? low : rank;
-        high = high > rank ? high : rank;
+    for (int i = 0; i < NAME(DOUBLES); ++i) {
+        sum += sums[i];
+        sum_sq += squares[i];
     }
-    if (high >= INFINITE || low <= NAME(rank)(INFINITE | SIGN))
+    if (!isfinite(sum))
         return 0;
+    REAL low = tally->low[0], high = tally->high[0];
+    for (int i = 1; i < NAME(LANES); ++i) {
+        low = tally->low[i] < low ? tally->low[i] : low;
+        high = tally->high[i] > high ? tally->high[i] : high;
+    }
     add_exactly(&moments->sum, sum);
     add_exactly(&moments->sum_sq, sum_sq);
-    note_extremes(moments, NAME(value_of_rank)(low), NAME(value_of_rank)(high));
+    note_extremes(moments, low, high);
     return 1;
 }
 
-/* The same for a block with NaN or infinities, which are counted apart and get spare codes. */
-static void NAME(set_apart)(const struct plan *plan, const REAL *x, int n, int32_t *codes, struct job *job)
+/* The same for a block with NaN or infinities. */
+static __attribute__((noinline)) void NAME(set_apart)(const REAL *x, int n, struct job *job)
 {
-    const int32_t spare = plan->spare;
     double sum = 0, sum_sq = 0;
-    BITS low = ~SIGN, high = SIGN;
-    int32_t nan = 0, pos_inf = 0, neg_inf = 0;
-    VECTORISE(reduction(+ : sum, sum_sq, nan, pos_inf, neg_inf) reduction(min : low) reduction(max : high))
+    REAL low = (REAL)INFINITY, high = -(REAL)INFINITY;
+    BITS nan = 0, negative_nan = 0, pos_inf = 0, neg_inf = 0;
+    const int linear = job->plan->axis->edges != NULL;
+    VECTORISE(reduction(+ : sum, sum_sq, nan, negative_nan, pos_inf, neg_inf) reduction(min : low) reduction(max : high))
     for (int i = 0; i < n; ++i) {
         BITS bits;
         memcpy(&bits, &x[i], sizeof bits);
-        BITS magnitude = bits & ~SIGN, rank = NAME(rank)(bits);
-        int32_t finite = magnitude < INFINITE;
+        BITS magnitude = bits & ~SIGN;
+        int finite = magnitude < INFINITE;
         double value = finite ? x[i] : 0;
         nan += magnitude > INFINITE;
+        negative_nan += (magnitude > INFINITE) & (bits < 0);
         pos_inf += bits == INFINITE;
         neg_inf += bits == (INFINITE | SIGN);
         sum += value;
         sum_sq += value * value;
-        BITS lower = finite ? rank : ~SIGN, higher = finite ? rank : SIGN;
-        low = low < lower ? low : lower;
-        high = high > higher ? high : higher;
-        codes[i] = finite ? codes[i] : spare + i % SPARE;
+        REAL lower = finite ? x[i] : (REAL)INFINITY, higher = finite ? x[i] : -(REAL)INFINITY;
+        low = lower < low ? lower : low;
+        high = higher > high ? higher : high;
     }
     job->counters.nan += nan;
     job->counters.pos_inf += pos_inf;
     job->counters.neg_inf += neg_inf;
+    job->counters.false_under += neg_inf + (linear ? nan : negative_nan);
+    job->counters.false_over += pos_inf + (linear ? 0 : nan - negative_nan);
     add_exactly(&job->moments.sum, sum);
     add_exactly(&job->moments.sum_sq, sum_sq);
-    if (nan + pos_inf + neg_inf < n)
-        note_extremes(&job->moments, NAME(value_of_rank)(low), NAME(value_of_rank)(high));
+    note_extremes(&job->moments, low, high);
 }
 
-/* Count one block, except for adding its codes to the tables. */
-static void NAME(encode)(const struct plan *plan, const REAL *x, int n, int32_t *codes, struct job *job)
+/* Count n elements, whole chunks, of type REAL or of a narrower one. While the codes of a chunk are computed, those of
+ * the one before are counted. Return 0, the moments unchanged, if there is a NaN or an infinity. */
+static ALWAYS_INLINE int NAME(count_block)(const char *block, int n, enum dtype dtype, int linear, struct job *job)
 {
-    if (plan->axis->edges) {
-        int undecided;
-        job->counters.zeros += NAME(encode_linear)(plan, x, n, codes, &undecided);
-        if (undecided)
-            NAME(decide)(plan, x, n, codes, undecided);
-    } else {
-        job->counters.zeros += NAME(encode_log)(plan, x, n, codes);
+    const struct plan *plan = job->plan;
+    const struct NAME(constants) constants = NAME(constants_of)(plan);
+    int32_t codes[2][CHUNK] __attribute__((aligned(64)));
+    REAL wide[CHUNK] __attribute__((aligned(64)));
+    struct NAME(tally) tally = NAME(no_tally)();
+    for (int i = 0; i < n; i += CHUNK) {
+        const int which = i / CHUNK % 2;
+        const REAL *x = NAME(chunk)(block, i, dtype, wide);
+        NAME(encode)(plan, &constants, x, linear, codes[which]);
+        NAME(add_chunk)(&tally, x);
+        if (i)
+            scatter(codes[!which], job);
     }
-    if (!NAME(add_moments)(x, n, &job->moments))
-        NAME(set_apart)(plan, x, n, codes, job);
+    scatter(codes[(n / CHUNK - 1) % 2], job);
+    return NAME(add_tally)(&tally, &job->moments);
 }
+
+#undef REALS
+#undef MASKS
+#undef CODES
+#undef CHOOSE

@@ -1,4 +1,54 @@
-/* The way of a range of elements through the blocks, for one processor level (LEVEL). */
+/* The way of a range of elements through the blocks, for one processor level: LEVEL, with vectors of VECTOR_BYTES. */
+
+#ifdef HAS_VECTORS
+
+#define REAL level
+
+/* Floats from n numbers of 16 bits, a multiple of CHUNK. */
+static ALWAYS_INLINE void NAME(widen)(const char *from, int n, enum dtype dtype, float *to)
+{
+    enum { LANES = VECTOR_BYTES / 4 };
+    typedef uint16_t halves __attribute__((vector_size(VECTOR_BYTES / 2)));
+    typedef uint32_t words __attribute__((vector_size(VECTOR_BYTES)));
+#ifdef LEVEL_HAS_F16C
+    if (dtype == FLOAT16) {
+        for (int i = 0; i < n; i += 8)
+            _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + i * 2))));
+        return;
+    }
+#endif
+    if (dtype == FLOAT16)
+        for (int i = 0; i < n; ++i) {
+            uint16_t half;
+            memcpy(&half, from + i * 2, sizeof half);
+            to[i] = float_of_bits(widen_half(half));
+        }
+    else
+        for (int i = 0; i < n; i += LANES) {
+            halves narrow;
+            memcpy(&narrow, from + i * 2, sizeof narrow);
+            words wide = __builtin_convertvector(narrow, words) << 16;
+            memcpy(to + i, &wide, sizeof wide);
+        }
+}
+
+/* A chunk of a block, as floats or doubles; the buffer is for those that were halves. */
+static ALWAYS_INLINE const float *JOIN(chunk, float, LEVEL)(const char *block, int start, enum dtype dtype, float *wide)
+{
+    if (dtype == FLOAT32)
+        return (const float *)block + start;
+    NAME(widen)(block + start * 2, CHUNK, dtype, wide);
+    return wide;
+}
+
+static ALWAYS_INLINE const double *JOIN(chunk, double, LEVEL)(const char *block, int start, enum dtype dtype,
+                                                              double *wide)
+{
+    (void)dtype, (void)wide;
+    return (const double *)block + start;
+}
+
+#undef REAL
 
 #define REAL float
 #define BITS int32_t
@@ -8,6 +58,8 @@
 #define HIGH_MANTISSA 23
 #define EXPONENT_BIAS 127
 #define GUESS guess32
+#define SUFFIX ps
+#define TO_DOUBLES(x) FLOATS_TO_DOUBLES(x)
 #include "_kernel_block.h"
 #undef REAL
 #undef BITS
@@ -17,15 +69,19 @@
 #undef HIGH_MANTISSA
 #undef EXPONENT_BIAS
 #undef GUESS
+#undef SUFFIX
+#undef TO_DOUBLES
 
 #define REAL double
 #define BITS int64_t
 #define SIGN INT64_MIN
 #define INFINITE INT64_C(0x7ff0000000000000)
-#define HIGH(bits) ((int32_t)((bits) >> 32))
+#define HIGH(bits) UPPER_WORDS(bits)
 #define HIGH_MANTISSA 20
 #define EXPONENT_BIAS 1023
 #define GUESS guess64
+#define SUFFIX pd
+#define TO_DOUBLES(x) JOIN(INTRINSICS, loadu, pd)(x)
 #include "_kernel_block.h"
 #undef REAL
 #undef BITS
@@ -35,73 +91,133 @@
 #undef HIGH_MANTISSA
 #undef EXPONENT_BIAS
 #undef GUESS
+#undef SUFFIX
+#undef TO_DOUBLES
 
 #define REAL level
 
-static void NAME(widen_bfloats)(const char *from, int n, float *to)
+/* Count n numbers of 16 bits, whole chunks, whose codes stand in a list. As count_block, which is as fast where
+ * encoding is: on a linear axis many coarse values lie on an edge, and are undecided. */
+static ALWAYS_INLINE int NAME(count_listed)(const char *block, int n, enum dtype dtype, struct job *job)
 {
-    for (int i = 0; i < n; ++i) {
-        uint16_t half;
-        memcpy(&half, from + i * 2, sizeof half);
-        to[i] = float_of_bits((uint32_t)half << 16);
+    const uint16_t *codes = job->plan->axis->codes_of_halves[dtype - BFLOAT16];
+    float wide[CHUNK];
+    struct JOIN(tally, float, LEVEL) tally = JOIN(no_tally, float, LEVEL)();
+    for (int i = 0; i < n; i += CHUNK) {
+        NAME(widen)(block + i * 2, CHUNK, dtype, wide);
+        JOIN(add_chunk, float, LEVEL)(&tally, wide);
+        scatter_listed(block + i * 2, codes, job);
     }
+    return JOIN(add_tally, float, LEVEL)(&tally, &job->moments);
 }
 
-static void NAME(widen_halves)(const char *from, int n, float *to)
+/* Count n elements, whole chunks. */
+static ALWAYS_INLINE void NAME(count_chunks)(const char *block, int n, enum dtype dtype, int linear, struct job *job)
 {
-    int i = 0;
-#ifdef LEVEL_HAS_F16C
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + i * 2))));
-#endif
-    for (; i < n; ++i) {
-        uint16_t half;
-        memcpy(&half, from + i * 2, sizeof half);
-        to[i] = float_of_bits(widen_half(half));
+    if (dtype == FLOAT64) {
+        if (!JOIN(count_block, double, LEVEL)(block, n, dtype, linear, job))
+            JOIN(set_apart, double, LEVEL)((const double *)block, n, job);
+    } else if (dtype == FLOAT32) {
+        if (!JOIN(count_block, float, LEVEL)(block, n, dtype, linear, job))
+            JOIN(set_apart, float, LEVEL)((const float *)block, n, job);
+    } else if (!(linear ? NAME(count_listed)(block, n, dtype, job)
+                        : JOIN(count_block, float, LEVEL)(block, n, dtype, linear, job))) {
+        float wide[BLOCK];
+        NAME(widen)(block, n, dtype, wide);
+        JOIN(set_apart, float, LEVEL)(wide, n, job);
     }
 }
 
 /* Count the elements begin ... end - 1 of a job; its tables hold the counts afterwards. */
-static void NAME(count_range)(struct job *job)
+static ALWAYS_INLINE void NAME(count_elements)(struct job *job, enum dtype dtype, int linear)
 {
-    const struct plan *plan = job->plan;
     const struct source *source = job->source;
-    const int64_t block_bytes = (int64_t)BLOCK * source->itemsize;
-    const size_t width = table_width(plan);
-    int32_t codes[BLOCK];
-    float wide[BLOCK];
     double copied[BLOCK]; /* of any dtype; double for its alignment */
     struct cursor cursor;
     place_cursor(&cursor, source, job->begin);
-    int64_t unflushed = 0;
     for (int64_t at = job->begin; at < job->end; at += BLOCK) {
-        int n = job->end - at < BLOCK ? (int)(job->end - at) : BLOCK;
+        int n = job->end - at < BLOCK ? (int)(job->end - at) : BLOCK, whole = n - n % CHUNK;
         const char *block = next_block(&cursor, n, (char *)copied);
-        const char *next = block != (const char *)copied && job->end - at >= 2 * BLOCK ? block + block_bytes : NULL;
-        switch (source->dtype) {
-        case FLOAT64:
-            JOIN(encode, double, LEVEL)(plan, (const double *)block, n, codes, job);
-            break;
-        case FLOAT32:
-            JOIN(encode, float, LEVEL)(plan, (const float *)block, n, codes, job);
-            break;
-        case BFLOAT16:
-            NAME(widen_bfloats)(block, n, wide);
-            JOIN(encode, float, LEVEL)(plan, wide, n, codes, job);
-            break;
-        case FLOAT16:
-            NAME(widen_halves)(block, n, wide);
-            JOIN(encode, float, LEVEL)(plan, wide, n, codes, job);
-            break;
-        }
-        scatter(codes, n, job->tables, width, next, source->itemsize);
-        unflushed += n;
-        if (unflushed >= FLUSH_ELEMENTS) {
-            fold_tables(plan, job->tables, job->counts);
-            unflushed = 0;
+        if (whole)
+            NAME(count_chunks)(block, whole, dtype, linear, job);
+        for (int i = whole; i < n; ++i) {
+            double x = load(block + i * source->itemsize, dtype);
+            int64_t code = note_value(job->plan, x, job);
+            if (code >= 0 && x != 0) /* zeros are added with their counter */
+                ++job->tables[code];
         }
     }
-    fold_tables(plan, job->tables, job->counts);
+}
+
+/* The same, compiled for each dtype and kind of axis. */
+static void NAME(count_range)(struct job *job)
+{
+    const int linear = job->plan->axis->edges != NULL;
+    switch (job->source->dtype * 2 + linear) {
+    case FLOAT32 * 2:
+        NAME(count_elements)(job, FLOAT32, 0);
+        break;
+    case FLOAT32 * 2 + 1:
+        NAME(count_elements)(job, FLOAT32, 1);
+        break;
+    case FLOAT64 * 2:
+        NAME(count_elements)(job, FLOAT64, 0);
+        break;
+    case FLOAT64 * 2 + 1:
+        NAME(count_elements)(job, FLOAT64, 1);
+        break;
+    case BFLOAT16 * 2:
+        NAME(count_elements)(job, BFLOAT16, 0);
+        break;
+    case BFLOAT16 * 2 + 1:
+        NAME(count_elements)(job, BFLOAT16, 1);
+        break;
+    case FLOAT16 * 2:
+        NAME(count_elements)(job, FLOAT16, 0);
+        break;
+    case FLOAT16 * 2 + 1:
+        NAME(count_elements)(job, FLOAT16, 1);
+        break;
+    }
+}
+
+#undef REAL
+
+#endif
+
+#define REAL int16_t
+#define MAGNITUDE INT16_MAX
+#include "_kernel_units.h"
+#undef REAL
+#undef MAGNITUDE
+
+#define REAL int32_t
+#define MAGNITUDE INT32_MAX
+#include "_kernel_units.h"
+#undef REAL
+#undef MAGNITUDE
+
+#define REAL int64_t
+#define MAGNITUDE INT64_MAX
+#include "_kernel_units.h"
+#undef REAL
+#undef MAGNITUDE
+
+#define REAL level
+
+static int64_t NAME(mark_active)(const char *data, int64_t outer, int64_t units, int64_t inner, enum dtype dtype,
+                                 int min_exponent, uint8_t *active)
+{
+    switch (dtype) {
+    case FLOAT32:
+        return JOIN(mark, int32_t, LEVEL)(data, outer, units, inner, (127 + min_exponent) << 23, active);
+    case FLOAT64:
+        return JOIN(mark, int64_t, LEVEL)(data, outer, units, inner, (int64_t)(1023 + min_exponent) << 52, active);
+    case BFLOAT16:
+        return JOIN(mark, int16_t, LEVEL)(data, outer, units, inner, (int16_t)((127 + min_exponent) << 7), active);
+    default: /* the smallest number of all is larger */
+        return JOIN(mark, int16_t, LEVEL)(data, outer, units, inner, 1, active);
+    }
 }
 
 #undef REAL

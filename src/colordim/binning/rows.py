@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,13 @@ class Row:
 
     counts: Tensor
     moments: Tensor
+
+    #: What the backend that counts into this row keeps with it, above all the addresses of its memory.
+    target: ClassVar[Any] = None
+
+    def __reduce__(self) -> tuple[type[Row], tuple[Tensor, Tensor]]:
+        """Leave what is derived from the memory of this row out of its copies."""
+        return Row, (self.counts, self.moments)
 
     @classmethod
     def new(cls, axis: Axis, device: torch.device) -> Row:
@@ -87,9 +95,18 @@ class Row:
             self.moments.copy_(no_moments(self.moments.device))
 
     @cached_property
+    def on_cpu(self) -> bool:
+        """Whether it lies in the memory of the CPU; kept, since torch is slow to answer."""
+        return self.counts.is_cpu
+
+    def keep(self, target: Any) -> None:
+        """Set what a backend keeps with this row."""
+        object.__setattr__(self, "target", target)
+
+    @cached_property
     def _arrays(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None:
         # Through NumPy, and made once: its small operations cost a fraction of torch's.
-        return (self.counts.numpy(), self.moments.numpy()) if self.counts.is_cpu else None
+        return (self.counts.numpy(), self.moments.numpy()) if self.on_cpu else None
 
 
 @lru_cache(maxsize=64)

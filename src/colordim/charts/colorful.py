@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.transforms import ScaledTranslation
 
 from colordim.charts.colorbar import Color, ColorScale
 from colordim.charts.columns import Columns
@@ -179,6 +180,9 @@ def colorful(
             texts.append(_note(ax, 0.985, y, f"{percent(share)} {word}", "right", va, font, INK))
     if marks is not None and not_finite:
         texts.append(_note(ax, 0.015, 1 - inset, not_finite, "left", "top", font, NOT_FINITE))
+        if shares_outside[1] > 0:  # in a narrow panel the two would be in each other's place
+            down = ScaledTranslation(0, -(font + 4) / 72, ax.figure.dpi_scale_trans)
+            texts[-1].set_transform(ax.transAxes + down)
     return Colorful(image, under, over, zero, marks, texts)
 
 

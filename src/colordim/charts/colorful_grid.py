@@ -16,15 +16,15 @@ from colordim.axis import LinearAxis
 from colordim.charts.colorbar import Color, ColorScale, color_bar, color_scale
 from colordim.charts.colorful import EpochProfile, cells, colorful, outside, superimpose_mean, superimpose_profiles
 from colordim.charts.columns import Columns, to_rows
-from colordim.charts.frame import Panel, framed
-from colordim.charts.labels import compact, tick_text
+from colordim.charts.frame import FOOTNOTES, Panel, framed
+from colordim.charts.labels import compact, percent, tick_text
 from colordim.charts.layout import Grid, Margins, plan
 from colordim.charts.marks import batch_axis, epoch_marks, value_ticks
 from colordim.charts.style import DPI, ChartFigure, settings
-from colordim.charts.titles import WIDE, draw_title, title_height
+from colordim.charts.titles import WIDE, draw_title, tell_apart, title_height
 from colordim.charts.window import SHARE, Window, shared_half_width, symlog_window, symmetric, window_from
 
-__all__ = ["Bar", "EpochCounts", "WindowChoice", "choose_windows", "colorful_grid", "grid_of"]
+__all__ = ["Bar", "EpochCounts", "WindowChoice", "choose_windows", "colorful_grid", "grid_of", "window_ticks"]
 
 Bar = Literal["each", "shared"]
 WindowChoice = Literal["shared", "own", "symlog"] | tuple[float, float]
@@ -74,7 +74,7 @@ def grid_of(
     """Lay out a figure of so many panels, and choose its colour bars; parameters as :func:`colorful_grid`."""
     if bar == "auto":
         bar = "each" if panels <= _FEW else "shared"
-    gap = 1.55 if bar == "each" else 0.46 if window == "own" else 0.14
+    gap = 1.55 if bar == "each" else 0.5 if window == "own" else 0.14
     right = {"each": 1.5, "shared": 1.95, None: 0.2}[bar]
     margins = Margins(gap=gap, right=right, top=0.3, bottom=0.62)
     for _ in range(2):  # the height of the titles depends on the width of the panels, and that on nothing of theirs
@@ -167,6 +167,7 @@ def colorful_grid(
             value_name,
             _footer(panels, windows, rows, mean, profiles is not None, note),
         )
+        captions = tell_apart([panel.caption for panel in panels], grid.panel_width)
         for i, (ax, panel, own) in enumerate(zip(grid.add_panels(figure), panels, windows, strict=True)):
             colorful(
                 ax, panel.columns, values[i], own, scale,
@@ -178,8 +179,8 @@ def colorful_grid(
                 ax, panel.epochs, panel.epoch_numbers, panel.start, panel.stop, pixels, label=grid.panel_width >= WIDE
             )
             batch_axis(ax, panel.start, panel.stop, grid.panel_width, labels=grid.lowest(i))
-            value_ticks(ax, _ticks(own, grid.panel_height), labels=not same or grid.leftmost(i) or bar == "each")
-            draw_title(ax, panel.caption, grid.panel_width, grid.panel_height)
+            value_ticks(ax, window_ticks(own, grid.panel_height), labels=not same or grid.leftmost(i) or bar == "each")
+            draw_title(ax, captions[i], grid.panel_width, grid.panel_height)
             if mean:
                 superimpose_mean(ax, panel.columns)
             if profiles and i in profiles:
@@ -214,7 +215,8 @@ def _profile(epoch: EpochCounts, matrix: npt.NDArray[np.float64]) -> EpochProfil
     return EpochProfile(epoch.start, epoch.stop, whole, last)
 
 
-def _ticks(window: Window, height: float) -> list[float]:
+def window_ticks(window: Window, height: float) -> list[float]:
+    """Return the values that the y axis of a panel of `height` inches is marked with."""
     if window.scale == "symlog":
         low, high = np.log10(window.linthresh), np.log10(window.hi)
         step = max(1, int(np.ceil((high - low) / (2 if height < 1.6 else 4))))
@@ -256,8 +258,16 @@ def _footer(
     widths = sorted({panel.columns.width for panel in panels})
     column = " or ".join(f"{w} batches (their mean)" if w > 1 else "1 batch" for w in widths)
     parts = [f"column: {column}"]
-    if len(set(windows)) == 1 and windows[0].scale == "linear":
+    if len(set(windows)) > 1:
+        parts.append(f"row: 1/{rows} of the panel's own window")
+    elif windows[0].scale == "linear":
         parts.append(f"row: {tick_text(float(f'{(windows[0].hi - windows[0].lo) / rows:.2g}'))}")
+    else:  # rows are equally high on screen: by values up to linthresh, by their logarithm beyond
+        edges, linthresh = windows[0].edges(rows), windows[0].linthresh
+        inner = tick_text(float(f"{edges[rows // 2 + 1] - edges[rows // 2]:.2g}"))
+        parts.append(
+            f"row: {inner} within ±{tick_text(linthresh)}, beyond {percent(edges[-1] / edges[-2] - 1)} of the value"
+        )
     parts += ["blank: no value", "strips: all beyond the window", "red: zero", "blue: epoch begins"]
     if any(_marked(panel.columns) for panel in panels):
         parts.append("pink: NaN or Inf")
@@ -267,7 +277,7 @@ def _footer(
         parts.append("black: average of the epoch, grey: of its last quarter")
     if note:
         parts.append(note)
-    return "  ·  ".join(parts)
+    return FOOTNOTES.join(parts)
 
 
 def _marked(columns: Columns) -> bool:

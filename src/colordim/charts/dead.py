@@ -1,4 +1,4 @@
-"""Dead and near-dead: the share of a layer's values that are zero, or close to it, over the batches."""
+"""Dead and near-dead: the share of a layer's values that are zero, and of its units that never were active."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import StepPatch
 
 from colordim.axis import Axis
 from colordim.charts.columns import Columns
-from colordim.charts.frame import Panel, framed
+from colordim.charts.frame import FOOTNOTES, Panel, framed
 from colordim.charts.labels import tick_text
 from colordim.charts.layout import Grid, Margins, plan
 from colordim.charts.marks import batch_axis, epoch_marks, not_finite_marks, value_ticks
 from colordim.charts.style import DPI, LINE_COLORS, RULE, ChartFigure, settings
-from colordim.charts.titles import WIDE, draw_title, title_height
+from colordim.charts.titles import WIDE, draw_title, tell_apart, title_height
 from colordim.statistics import near_zero, ratio
 
-__all__ = ["Dead", "dead", "dead_grid", "grid_of"]
+__all__ = ["Dead", "DeadUnits", "dead", "dead_grid", "dead_units", "grid_of"]
 
-_EXACT, _NEAR = LINE_COLORS[0], LINE_COLORS[4]
+_EXACT, _NEAR, _UNITS = LINE_COLORS[0], LINE_COLORS[4], LINE_COLORS[5]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,37 @@ class Dead:
     near: StepPatch
     exact: StepPatch
     not_finite: LineCollection | None
+
+
+@dataclass(frozen=True)
+class DeadUnits:
+    """The share of a layer's units that were not active even once, in windows of batches.
+
+    Attributes
+    ----------
+    first, last : ndarray of int64, shape ``[windows]``
+        First and last batch of each window.
+    share : ndarray of float64, shape ``[windows]``
+    judged_on : str
+        Name of the stream on whose values the units were judged.
+    """
+
+    first: npt.NDArray[np.int64]
+    last: npt.NDArray[np.int64]
+    share: npt.NDArray[np.float64]
+    judged_on: str
+
+
+def dead_units(ax: Axes, units: DeadUnits) -> StepPatch:
+    """Draw the share of dead units as a step over each window, with a gap where no window is."""
+    edges, values = [int(units.first[0])], []
+    for first, last, share in zip(units.first.tolist(), units.last.tolist(), units.share.tolist(), strict=True):
+        if first > edges[-1]:
+            edges.append(first)
+            values.append(float("nan"))
+        edges.append(last + 1)
+        values.append(share)
+    return ax.stairs(values, edges, baseline=None, color=_UNITS, linewidth=1.5, zorder=2)
 
 
 def dead(ax: Axes, columns: Columns, axis: Axis, threshold: float = 0.05) -> Dead:
@@ -76,7 +109,15 @@ def grid_of(panels: int, *, rows: int | None, cols: int | None, figsize: tuple[f
     return grid
 
 
-def dead_grid(panels: Sequence[Panel], grid: Grid, *, threshold: float = 0.05, title: str = "") -> ChartFigure:
+def dead_grid(
+    panels: Sequence[Panel],
+    grid: Grid,
+    *,
+    threshold: float = 0.05,
+    units: Sequence[DeadUnits | None] = (),
+    title: str = "",
+    note: str = "",
+) -> ChartFigure:
     """Draw all panels.
 
     Parameters
@@ -85,7 +126,10 @@ def dead_grid(panels: Sequence[Panel], grid: Grid, *, threshold: float = 0.05, t
         At least one, in call order.
     grid : Grid
     threshold : float
-    title : str
+    units : sequence of DeadUnits or None, optional
+        Of each panel's layer, where they were recorded.
+    title, note : str
+        The note ends the line below the panels.
 
     Returns
     -------
@@ -93,19 +137,38 @@ def dead_grid(panels: Sequence[Panel], grid: Grid, *, threshold: float = 0.05, t
     """
     wide = grid.panel_width >= WIDE
     with settings():
-        figure = framed(grid, title, f"batch ({panels[0].phase})", "share of the layer's values")
+        found = dict(enumerate(units or [None] * len(panels)))
+        footer = [_judged([(p, u) for p, u in zip(panels, found.values(), strict=True) if u])]
+        footer += ["pink: NaN or Inf"] if any(panel.columns.not_finite.any() for panel in panels) else []
+        below = FOOTNOTES.join(part for part in [*footer, note] if part)
+        figure = framed(grid, title, f"batch ({panels[0].phase})", "share of the layer's values", below)
+        captions = tell_apart([panel.caption for panel in panels], grid.panel_width)
+        handles: dict[str, Artist] = {}
         for i, (ax, panel) in enumerate(zip(grid.add_panels(figure), panels, strict=True)):
             drawn = dead(ax, panel.columns, panel.axis, threshold)
+            handles["exactly zero"] = drawn.exact
+            handles[f"|x| ≤ {tick_text(threshold)}"] = drawn.near
+            if (own := found[i]) is not None:
+                handles["units never active in a window"] = dead_units(ax, own)
             pixels = int(grid.panel_width * DPI)
             epoch_marks(ax, panel.epochs, panel.epoch_numbers, panel.start, panel.stop, pixels, label=wide)
             batch_axis(ax, panel.start, panel.stop, grid.panel_width, labels=grid.lowest(i))
             value_ticks(ax, [0.0, 0.5, 1.0], labels=grid.leftmost(i), text=lambda share: f"{100 * share:.0f} %")
             ax.axhline(0.5, color=RULE, linewidth=0.5, zorder=0.8)
-            draw_title(ax, panel.caption, grid.panel_width, grid.panel_height)
-            if i == 0:
-                figure.legend(
-                    [drawn.exact, drawn.near], ["exactly zero", f"|x| ≤ {tick_text(threshold)}"],
-                    loc="lower right", bbox_to_anchor=(1 - grid.margins.right / grid.width, 0.0), ncols=2,
-                    frameon=False, fontsize=7.5, handlelength=1.2, borderaxespad=0.3,
-                )  # fmt: skip
+            draw_title(ax, captions[i], grid.panel_width, grid.panel_height)
+        figure.legend(
+            list(handles.values()), list(handles), loc="lower right", ncols=len(handles), frameon=False, fontsize=7.5,
+            bbox_to_anchor=(1 - grid.margins.right / grid.width, 0.16 / grid.height), handlelength=1.2, borderaxespad=0.3,
+        )  # fmt: skip
     return figure
+
+
+def _judged(units: Sequence[tuple[Panel, DeadUnits]]) -> str:
+    """Say how long the windows are, and on whose values the units were judged."""
+    if not units:
+        return ""
+    lengths = sorted({int(length) for _, u in units for length in (u.last - u.first + 1)[:-1]})
+    lengths = lengths or [int(units[0][1].last[-1] - units[0][1].first[-1]) + 1]
+    window = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    pairs = [f"{p.caption.name} on {u.judged_on}" for p, u in units if u.judged_on != p.caption.name]
+    return f"units: in windows of {window} batches; judged {', '.join(pairs) or 'on their own output'}"

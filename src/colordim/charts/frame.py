@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,16 @@ from matplotlib.figure import Figure
 
 from colordim.axis import Axis
 from colordim.charts.columns import Columns
+from colordim.charts.labels import elide, text_width
 from colordim.charts.layout import Grid
 from colordim.charts.style import INK, MUTED, ChartFigure, new_figure, settings
 from colordim.charts.titles import Caption
 
-__all__ = ["Panel", "framed", "sentence_figure"]
+__all__ = ["FOOTNOTES", "Panel", "framed", "heading", "lines_of", "sentence_figure"]
+
+
+#: What stands between two remarks of a footer.
+FOOTNOTES = "  ·  "
 
 
 @dataclass(frozen=True)
@@ -57,23 +63,36 @@ def framed(grid: Grid, title: str, x: str, y: str, footer: str = "") -> ChartFig
     figure = new_figure(grid.width, grid.height)
     m = grid.margins
     right = grid.width - m.right
-    if title:
-        figure.text(
-            m.left / grid.width,
-            1 - 0.12 / grid.height,
-            title,
-            fontsize=11,
-            fontweight="bold",
-            va="top",
-            parse_math=False,
-        )
+    heading(figure, m.left, title)
     center = (m.left + right) / 2 / grid.width
     figure.text(center, 0.24 / grid.height, x, fontsize=8, color=INK, ha="center", va="bottom")
     middle = (m.bottom + grid.height - m.top - m.head) / 2 / grid.height
     figure.text(0.08 / grid.width, middle, y, fontsize=8, color=INK, rotation=90, ha="left", va="center")
     if footer:
-        figure.text(m.left / grid.width, 0.07 / grid.height, footer, fontsize=6.2, color=MUTED, ha="left", va="bottom")
+        room = 72 * (grid.width - m.left - 0.1)
+        for n, line in enumerate(reversed(lines_of(footer.split(FOOTNOTES), room, 6.2))):
+            figure.text(m.left / grid.width, (0.035 + 0.1 * n) / grid.height, line, fontsize=6.2, color=MUTED,
+                ha="left", va="bottom", parse_math=False)  # fmt: skip
     return figure
+
+
+def heading(figure: Figure, left: float, title: str) -> None:
+    """Write the title of a figure, `left` inches from its border and no wider than it."""
+    width, height = figure.get_size_inches()
+    short = elide(title, 72 * (width - left - 0.1), 11, "bold")
+    figure.text(left / width, 1 - 0.12 / height, short, fontsize=11, fontweight="bold", va="top", parse_math=False)
+
+
+def lines_of(parts: Sequence[str], width: float, size: float, most: int = 2) -> list[str]:
+    """Return the parts of a footer, joined, in at most `most` lines of `width` points; what is left is cut."""
+    lines = [""]
+    for part in parts:
+        longer = f"{lines[-1]}{FOOTNOTES}{part}" if lines[-1] else part
+        if lines[-1] and text_width(longer, size) > width and len(lines) < most:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return [elide(line, width, size) for line in lines]
 
 
 def sentence_figure(sentence: str, figsize: tuple[float, float] | None = None) -> Figure:

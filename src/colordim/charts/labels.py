@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,7 +10,7 @@ from functools import lru_cache
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-__all__ = ["compact", "elide", "percent", "shape_names", "shape_text", "text_width", "tick_text"]
+__all__ = ["compact", "elide", "elide_apart", "percent", "shape_names", "shape_text", "text_width", "tick_text"]
 
 #: Modules that work on the last dimension, so that it is the features and the others are not a picture.
 _LAST = re.compile(r"Linear|LayerNorm|RMSNorm|Embedding|Attention|Transformer|Softmax")
@@ -72,7 +73,8 @@ def compact(number: float) -> str:
 
 def tick_text(value: float) -> str:
     """Return a value on an axis, with the minus sign of typography."""
-    text = f"{value:.4g}" if value else "0"
+    text = f"{value:.3e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}" if value else "0"
+    text = re.sub(r"\.?0+e", "e", text)
     return re.sub(r"e([+-])0?(\d+)", lambda m: "e" + m[1].replace("+", "") + m[2], text).replace("-", "\u2212")
 
 
@@ -112,6 +114,38 @@ def elide(text: str, width: float, size: float, weight: str = "normal", keep: st
     if not kept:
         return ""
     return f"{kept.rstrip(' ,(')}…" if keep == "start" else f"…{kept[::-1].lstrip(' ,.')}"
+
+
+def elide_apart(names: Sequence[str], width: float, size: float, weight: str = "normal") -> list[str]:
+    """Shorten module paths to at most `width` points each, so that different ones stay different.
+
+    Ends are kept, as :func:`elide` does. Where those are alike, the first component that tells the paths
+    apart is kept too (``…3…query``); where that does not do, the number of the name among `names`.
+    """
+    short = [elide(name, width, size, weight, keep="end") for name in names]
+    for group in _alike(names, short):
+        parts = zip(*(names[i].split(".") for i in group), strict=False)
+        alike = list(itertools.takewhile(lambda column: len(set(column)) == 1, parts))
+        start = sum(len(column[0]) + 1 for column in alike)
+        for i in group:
+            lead = ("…" if start else "") + names[i][start:].partition(".")[0]
+            tail = names[i][start:].partition(".")[2]
+            room = width - text_width(lead, size, weight)
+            if tail and room > width / 4:
+                short[i] = lead + elide(f".{tail}", room, size, weight, keep="end")
+    for group in _alike(names, short):
+        for i in group:
+            lead = f"{i} "
+            short[i] = lead + elide(names[i], width - text_width(lead, size, weight), size, weight, keep="end")
+    return short
+
+
+def _alike(names: Sequence[str], short: Sequence[str]) -> list[list[int]]:
+    """Return the positions of different names that became the same text."""
+    groups: dict[str, list[int]] = {}
+    for i, text in enumerate(short):
+        groups.setdefault(text, []).append(i)
+    return [group for group in groups.values() if len({names[i] for i in group}) > 1]
 
 
 @lru_cache(maxsize=4096)

@@ -1,30 +1,31 @@
-"""Mean and standard deviation of every layer over the batches, lines coloured by depth."""
+"""Mean and standard deviation of every layer over the batches: a line each, or of many a strip each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import Colormap, Normalize, SymLogNorm
 from matplotlib.lines import Line2D
 
 from colordim.charts.columns import Columns
-from colordim.charts.frame import Panel
-from colordim.charts.labels import elide, tick_text
-from colordim.charts.marks import batch_axis, epoch_marks, zero_line
-from colordim.charts.style import DPI, LINE_COLORS, MUTED, RULE, ChartFigure, depth_colors, new_figure, settings
+from colordim.charts.frame import Panel, heading, lines_of
+from colordim.charts.labels import elide, elide_apart, tick_text
+from colordim.charts.marks import batch_axis, epoch_marks, not_finite_marks, zero_line
+from colordim.charts.strips import NOT_FINITE_CELL, names_width, row_height, strips
+from colordim.charts.style import DPI, LINE_COLORS, MUTED, RULE, ChartFigure, new_figure, settings
 from colordim.statistics import finite, mean, std
 
 __all__ = ["PANEL_WIDTH", "moments_of", "profile", "profile_figure"]
 
 #: Width of the two panels, in inches.
 PANEL_WIDTH = 8.2
-#: Up to this many layers each has a colour that the eye tells from all others, and a name in the legend.
-_NAMED = 8
-_LEGEND = 24
+#: Up to this many layers have a line each, in colours that the eye tells apart; more have a strip each.
+_LINES = len(LINE_COLORS)
 #: A range of so many times its typical magnitude needs a logarithmic scale.
 _WIDE_RANGE = 100.0
 
@@ -49,11 +50,10 @@ def profile(ax: Axes, columns: Sequence[Columns], values: Sequence[npt.NDArray[n
     Returns
     -------
     list of Line2D
-        Dark lines are layers near the input; of few layers each has its own hue.
+        Each in a colour of its own; at most eight are drawn.
     """
-    colors = LINE_COLORS if len(columns) <= _NAMED else depth_colors(len(columns))
     lines = []
-    for own, value, color in zip(columns, values, colors, strict=False):
+    for own, value, color in zip(columns, values, LINE_COLORS, strict=False):
         y = np.where(np.isfinite(value), value, np.nan)
         known = np.concatenate([[False], np.isfinite(y), [False]])
         alone = known[1:-1] & ~known[:-2] & ~known[2:]
@@ -80,10 +80,13 @@ def profile_figure(
     -------
     ChartFigure
     """
+    return _lines(panels, figsize, title) if len(panels) <= _LINES else _many(panels, figsize, title)
+
+
+def _lines(panels: Sequence[Panel], figsize: tuple[float, float] | None, title: str) -> ChartFigure:
     width, height = figsize or (PANEL_WIDTH + 2.9, 6.2)
     moments = [moments_of(panel.columns) for panel in panels]
     columns = [panel.columns for panel in panels]
-    names = [panel.caption.name for panel in panels]
     first = panels[0]
     with settings():
         figure = new_figure(width, height)
@@ -96,29 +99,74 @@ def profile_figure(
         _value_scale(means, [m for m, _ in moments])
         _value_scale(stds, [s for _, s in moments])
         zero_line(means)
+        bad = np.any([own.not_finite > 0 for own in columns], axis=0)
         for ax, name in ((means, "mean"), (stds, "standard deviation")):
-            epoch_marks(
-                ax,
-                first.epochs,
-                first.epoch_numbers,
-                first.start,
-                first.stop,
-                int(inner * width * DPI),
-                label=ax is means,
-            )
+            not_finite_marks(ax, columns[0].edges, bad)
+            pixels = int(inner * width * DPI)
+            epoch_marks(ax, first.epochs, first.epoch_numbers, first.start, first.stop, pixels, label=ax is means)
             batch_axis(ax, first.start, first.stop, inner * width, labels=ax is stds)
             ax.set_ylabel(name, fontsize=8)
             ax.grid(axis="y", color=RULE, linewidth=0.4, alpha=0.6)
             ax.set_axisbelow(True)
             ax.tick_params(axis="y", labelsize=6.5)
         stds.set_xlabel(f"batch ({first.phase})", fontsize=8)
-        figure.text(left, 1 - 0.12 / height, title, fontsize=11, fontweight="bold", va="top", parse_math=False)
-        beside = left + inner + 0.12 / width
-        if len(panels) <= _LEGEND:
-            _legend(figure, lines, panels, beside)
-        else:
-            _depth_bar(figure, names, (beside, 0.6 / height, 0.12 / width, 1 - 1.25 / height))
+        heading(figure, 0.75, title)
+        _footer(figure, 0.75, ["of the finite values", "pink: NaN or Inf in a layer"] if bad.any() else [])
+        _legend(figure, lines, panels, left + inner + 0.12 / width)
     return figure
+
+
+def _many(panels: Sequence[Panel], figsize: tuple[float, float] | None, title: str) -> ChartFigure:
+    """Draw the means of all layers beside their standard deviations, a strip a layer."""
+    names = names_width([panel.caption.name for panel in panels])
+    width, height = figsize or (names + PANEL_WIDTH + 2.3, 1.45 + row_height(len(panels)) * len(panels))
+    inner = (width - names - 2.3) / 2
+    first = panels[0]
+    moments = np.array([moments_of(panel.columns) for panel in panels])
+    flags = np.array([panel.columns.not_finite > 0 for panel in panels]) * np.int8(NOT_FINITE_CELL)
+    with settings():
+        figure = new_figure(width, height)
+        for i, (what, left) in enumerate((("mean", names), ("standard deviation", names + inner + 1.1))):
+            box = (left / width, 0.62 / height, inner / width, 1 - 1.25 / height)
+            ax = figure.add_axes(box)
+            values = moments[:, i]
+            norm, cmap = _color_scale(values, signed=i == 0)
+            strips(
+                ax, values, first.columns.edges, [panel.caption.name for panel in panels],
+                norm=norm, cmap=cmap, flags=flags, labels=i == 0,
+            )  # fmt: skip
+            epoch_marks(ax, first.epochs, first.epoch_numbers, first.start, first.stop, int(inner * DPI), label=True)
+            batch_axis(ax, first.start, first.stop, inner)
+            ax.set_xlabel(f"batch ({first.phase})", fontsize=8)
+            tall = min(box[3], 3.4 / height)
+            bar = figure.add_axes(((left + inner + 0.12) / width, box[1] + box[3] - tall, 0.12 / width, tall))
+            figure.colorbar(ScalarMappable(norm, cmap), cax=bar, format=lambda value, _: tick_text(value))
+            bar.minorticks_off()
+            bar.tick_params(labelsize=6.5)
+            bar.set_title(what, fontsize=7, color=MUTED, loc="left", pad=4)
+        heading(figure, names, title)
+        notes = ["a row a layer, in call order", "of the finite values", "blank: did not run"]
+        _footer(figure, names, [*notes, "pink: NaN or Inf"] if flags.any() else notes)
+    return figure
+
+
+def _footer(figure: ChartFigure, left: float, parts: Sequence[str]) -> None:
+    width, height = figure.get_size_inches()
+    for line in lines_of(parts, 72 * (width - left - 0.1), 6.2, most=1):
+        figure.text(left / width, 0.06 / height, line, fontsize=6.2, color=MUTED, va="bottom", parse_math=False)
+
+
+def _color_scale(values: npt.NDArray[np.float64], *, signed: bool) -> tuple[Normalize, Colormap]:
+    """Return a scale that is logarithmic where layers differ by orders of magnitude."""
+    size = np.abs(values[np.isfinite(values) & (values != 0)])
+    high = float(size.max(initial=0.0)) or 1.0
+    wide = size.size and high > _WIDE_RANGE * float(np.quantile(size, 0.1))
+    low = float(10.0 ** np.floor(np.log10(max(np.quantile(size, 0.05), high * 1e-9)))) if wide else 0.0
+    if signed:
+        norm = SymLogNorm(low, vmin=-high, vmax=high) if wide else Normalize(-high, high)
+        return norm, mpl.colormaps["RdYlBu_r"]
+    # a deviation of zero has the lowest colour: it is not blank
+    return SymLogNorm(low, linscale=0.2, vmin=0, vmax=high) if wide else Normalize(0.0, high), mpl.colormaps["viridis"]
 
 
 def _value_scale(ax: Axes, values: Sequence[npt.NDArray[np.float64]]) -> None:
@@ -137,20 +185,15 @@ def _value_scale(ax: Axes, values: Sequence[npt.NDArray[np.float64]]) -> None:
 
 
 def _legend(figure: ChartFigure, lines: Sequence[Line2D], panels: Sequence[Panel], left: float) -> None:
-    texts = [elide(f"{p.caption.name}  {p.caption.module}", 128.0, 7.0) for p in panels]
-    figure.legend(
-        lines, [text.replace("$", r"\$") for text in texts], loc="upper left",
-        bbox_to_anchor=(left, 1 - 0.62 / figure.get_figheight()), frameon=False, fontsize=7, handlelength=1.4,
-        borderaxespad=0.0, labelspacing=0.35,
+    names = elide_apart([panel.caption.name for panel in panels], 128.0, 7.0)
+    rest = [", ".join(part for part in (panel.caption.module, panel.not_finite) if part) for panel in panels]
+    texts = [
+        f"{name}\n{elide(more, 128.0, 7.0)}" if panel.not_finite else elide(f"{name}  {more}", 128.0, 7.0)
+        for name, more, panel in zip(names, rest, panels, strict=True)
+    ]
+    legend = figure.legend(
+        lines, texts, loc="upper left", bbox_to_anchor=(left, 1 - 0.62 / figure.get_figheight()), frameon=False,
+        fontsize=7, handlelength=1.4, borderaxespad=0.0, labelspacing=0.35,
     )  # fmt: skip
-
-
-def _depth_bar(figure: ChartFigure, names: Sequence[str], rectangle: tuple[float, float, float, float]) -> None:
-    ax = figure.add_axes(rectangle)
-    number = len(names)
-    figure.colorbar(ScalarMappable(Normalize(-0.5, number - 0.5), ListedColormap(depth_colors(number))), cax=ax)
-    ax.invert_yaxis()
-    ticks = sorted({int(i) for i in np.linspace(0, number - 1, 13)})
-    ax.set_yticks(ticks, [elide(f"{i} {names[i]}", 118.0, 6.5).replace("$", r"\$") for i in ticks], fontsize=6.5)
-    ax.minorticks_off()
-    ax.set_title("call order", fontsize=7, color=MUTED, loc="left", pad=4)
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.colors import Colormap, to_hex
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "ZERO",
     "ChartFigure",
     "colormap",
-    "depth_colors",
     "new_figure",
     "settings",
 ]
@@ -107,12 +105,3 @@ def new_figure(width: float, height: float) -> ChartFigure:
 def colormap() -> Colormap:
     """Return the colour map of the counts; masked cells are left blank."""
     return mpl.colormaps[CMAP].with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
-
-
-def depth_colors(number: int) -> Sequence[str]:
-    """Return a colour for each of `number` layers in call order, dark first.
-
-    The map is cut before its yellow end, which is too pale for a line on white.
-    """
-    cmap = mpl.colormaps[CMAP]
-    return [to_hex(cmap(x)) for x in np.linspace(0.0, 0.88, max(number, 1))]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from colordim.charts.labels import elide, shape_names, shape_text, text_width
+from colordim.charts.labels import elide, elide_apart, shape_names, shape_text, text_width
 from colordim.charts.style import INK, MUTED
 
-__all__ = ["WIDE", "Caption", "draw_title", "title_height"]
+__all__ = ["WIDE", "Caption", "draw_title", "tell_apart", "title_height"]
 
 #: From this width, in inches, a panel has room for two lines; narrower ones have four short ones.
 WIDE = 2.3
@@ -54,6 +54,19 @@ def title_height(width: float) -> float:
     return (_LEADING * (name + below * rest) + _foot(width) + 5.0) / 72
 
 
+def tell_apart(captions: Sequence[Caption], width: float) -> list[Caption]:
+    """Shorten the names that would become the same text above panels of `width` inches, in a way that keeps them apart."""
+    size = _sizes(width)[0]
+    room = min((_name_room(caption, width) for caption in captions), default=0.0)
+    names = [caption.name for caption in captions]
+    short = elide_apart(names, room, size, "bold")
+    plain = [elide(name, room, size, "bold", keep="end") for name in names]
+    return [
+        caption if own == usual else replace(caption, name=own)
+        for caption, own, usual in zip(captions, short, plain, strict=True)
+    ]
+
+
 def draw_title(ax: Axes, caption: Caption, width: float, height: float) -> list[Text]:
     """Write the title above a panel of `width` times `height` inches, no wider than the panel.
 
@@ -68,7 +81,7 @@ def draw_title(ax: Axes, caption: Caption, width: float, height: float) -> list[
     shape = _shape(caption, 0.62 * room if width >= WIDE else room, size)
     if width >= WIDE:
         note = caption.note
-        left = room - text_width(note, size) - 8
+        left = _note_start(caption, width)
         short = elide(head, left, name_size, "bold", keep="end")
         used = text_width(short, name_size, "bold")
         module = elide(caption.module, left - used - 6, size)
@@ -112,6 +125,16 @@ def draw_title(ax: Axes, caption: Caption, width: float, height: float) -> list[
                     )
                 )
     return drawn[::-1]
+
+
+def _note_start(caption: Caption, width: float) -> float:
+    return 72 * width - text_width(caption.note, _sizes(width)[1]) - 8
+
+
+def _name_room(caption: Caption, width: float) -> float:
+    """Return the points that are left for the name in the first line of a title."""
+    room = _note_start(caption, width) if width >= WIDE else 72 * width
+    return room - (text_width(f" · {caption.mark}", _sizes(width)[0], "bold") if caption.mark else 0.0)
 
 
 def _foot(width: float) -> float:

@@ -13,7 +13,8 @@ from matplotlib.text import Text
 
 from colordim import statistics
 from colordim.axis import Axis
-from colordim.charts.labels import percent, shape_names, shape_text, tick_text
+from colordim.charts.frame import heading
+from colordim.charts.labels import elide, percent, shape_names, shape_text, text_width, tick_text
 from colordim.charts.marks import zero_line
 from colordim.charts.style import INK, LINE_COLORS, MUTED, ChartFigure, new_figure, settings
 from colordim.charts.titles import Caption
@@ -81,17 +82,20 @@ def twin_peaks(ax: Axes, profiles: Mapping[str, FloatArray], row_edges: FloatArr
         values = find_peaks(profile, row_edges)
         x = (1.1 + 0.18 * number) * highest
         labels = drawn.labels.setdefault(side, [])
-        for value in values:
+        close = len(values) == 2 and values[1] - values[0] < 1.2 * nearest
+        for value, va in zip(values, ("top", "bottom") if close else ("center", "center"), strict=False):
             ax.plot([0.0, x], [value, value], color=_COLORS[side], linewidth=0.8, linestyle=":", zorder=2.5)
             labels.append(
-                ax.text(x, value, _signed(value), color=INK, fontsize=8, fontweight="bold", ha="left", va="center", zorder=4,
+                ax.text(x, value, _signed(value), color=INK, fontsize=8, fontweight="bold", ha="left", va=va, zorder=4,
                     bbox={"facecolor": "white", "edgecolor": _COLORS[side], "linewidth": 0.8, "pad": 1.6})
             )  # fmt: skip
-        if len(values) == 2 and values[1] - values[0] > 2 * nearest:
+        if len(values) == 2 and values[1] - values[0] > 3 * nearest:
             low, high = values + np.array([0.6, -0.6]) * nearest
             ax.annotate("", (x + 0.05 * highest, high), (x + 0.05 * highest, low),
                 arrowprops={"arrowstyle": "<->", "color": _COLORS[side], "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
-            middle = values.mean() + (0.0 if abs(values.mean()) > nearest else nearest)
+            # off the zero line, if that leaves it clear of the peaks' own labels
+            at_zero = abs(values.mean()) < nearest and values[1] - values[0] > 5 * nearest
+            middle = values.mean() + (nearest if at_zero else 0.0)
             labels.append(
                 ax.text(x + 0.05 * highest, middle, f"{tick_text(float(f'{np.ptp(values):.3g}'))}", fontsize=7.5, color=INK,
                     ha="center", va="center", zorder=4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0})
@@ -159,14 +163,16 @@ def twin_peaks_figure(
         if there:
             ax.legend(loc="upper right", fontsize=7, frameon=False)
         left = 0.75 / width
-        figure.text(left, 1 - 0.12 / height, title, fontsize=11, fontweight="bold", va="top", parse_math=False)
+        heading(figure, 0.75, title)
         names = shape_names(caption.shape, caption.module, caption.arguments) if caption.names_apply else ()
-        layer = "  ".join(
-            part for part in (caption.name, caption.module, shape_text(caption.shape, names), caption.arguments) if part
-        )
+        room = 72 * (width - 0.85)
+        name = elide(caption.name, 0.6 * room, 8, keep="end")  # the end of a path tells more, and of the rest the begin
+        rest = "  ".join(p for p in (caption.module, shape_text(caption.shape, names), caption.arguments) if p)
+        layer = f"{name}  {elide(rest, room - text_width(name, 8) - 6, 8)}".rstrip()
         figure.text(left, 1 - 0.4 / height, layer, fontsize=8, color=INK, va="top", parse_math=False)
         batches = "; ".join(f"{sides[side][1]} {side} batches" for side in there)
-        figure.text(left, 1 - 0.58 / height, "  ".join([batches, *notes]).strip(), fontsize=7.5, color=MUTED, va="top")
+        said = elide("  ".join([batches, *notes]).strip(), room, 7.5)
+        figure.text(left, 1 - 0.58 / height, said, fontsize=7.5, color=MUTED, va="top")
     return figure
 
 

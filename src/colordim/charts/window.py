@@ -134,13 +134,13 @@ def shared_half_width(half_widths: Sequence[float], share: float = SHARE_OF_LAYE
 def symlog_window(half_widths: Sequence[float], largest: float) -> Window:
     """Return a window on the symmetric logarithmic scale that shows everything up to `largest`.
 
-    It is linear up to a tenth of what the narrowest layer needs, at most six decades below `largest`.
+    It is linear up to a tenth of what the narrowest layer needs, at most nine decades below `largest`.
     """
     if not (math.isfinite(largest) and largest > 0):
         largest = 1.0
     hi = round_up(largest)
     narrow = min((w for w in half_widths if w > 0), default=hi)
-    return Window(-hi, hi, "symlog", float(10.0 ** math.floor(math.log10(max(min(narrow, hi) / 10, hi * 1e-6)))))
+    return Window(-hi, hi, "symlog", float(10.0 ** math.floor(math.log10(max(min(narrow, hi) / 10, hi * 1e-9)))))
 
 
 def round_up(value: float) -> float:
