@@ -153,9 +153,13 @@ class Facets:
         if rule is None or (kind, name) in self._refused:
             return
         try:
-            parts = _parts(tensor, rule, len(shape) if shape else tensor.dim())
+            known = self._streams.get((kind, name), [])
+            if not tensor.numel() and (known or tensor.dim() < 2):  # a call all the same
+                parts = (tensor.reshape(-1),) * len(known)
+            else:
+                parts = _parts(tensor, rule, len(shape) if shape else tensor.dim())
             facets = self._facets(kind, name, len(parts), rule)
-            for each, part in zip(facets, parts, strict=False):
+            for each, part in zip(facets, parts, strict=True):
                 if not self._counters.count(
                     f"{name}[{each.index}]", part, module, arguments, kind, reduction, each, order
                 ):
@@ -181,24 +185,27 @@ class Facets:
         return self._of[name]
 
     def _facets(self, kind: Kind, name: str, number: int, rule: Rule) -> list[Facet]:
-        """Return the facets of a stream, of which there are more if it has grown."""
+        """Return the facets of a stream, whose number is that of its first tensor."""
         if number > MOST:
             raise _RefusalError(f"it has {number} of them, and {MOST} is the most")
-        facets = self._streams.setdefault((kind, name), [])
-        if number <= len(facets):
+        facets = self._streams.get((kind, name), [])
+        if facets and number != len(facets):
+            raise _RefusalError(f"it has {number} of them, and had {len(facets)} before")
+        if facets or not number:
             return facets
         named = rule.names if len(rule.names) == number else ()
-        if rule.names and not named and not facets:
+        if rule.names and not named:
             self._notices.say(
                 f"facet names:{name}",
                 f"{name!r} has {number} classes and facets= names {len(rule.names)} of them, so they go by their "
                 "numbers: give as many names.",
             )
-        for index in range(len(facets), number):
+        for index in range(number):
             if self._counters.has(kind, f"{name}[{index}]"):
                 raise _RefusalError(f"{name}[{index}] is the name of another stream already")
-            facets.append(Facet(name, index, named[index] if named else str(index)))
-        return facets
+        return self._streams.setdefault(
+            (kind, name), [Facet(name, index, named[index] if named else str(index)) for index in range(number)]
+        )
 
 
 class _RefusalError(Exception):

@@ -467,9 +467,10 @@ class Recorder:
             if self._facets is not None and self._facets.has(name, *facts[:1]):
                 self.notices.say(
                     f"facet:{name}",
-                    f"{name!r} is an element of a tuple and a facet at once: only the facet is recorded.",
+                    f'{name!r} is a facet already, so the element of a tuple of that name is recorded as "{name}\'".',
                 )
-            elif self._counters.count(name, tensor, module, arguments, *facts):
+                name += "'"
+            if self._counters.count(name, tensor, module, arguments, *facts):
                 if self._facets is not None:
                     self._facets.count(name, tensor, module, arguments, *facts)
             else:
