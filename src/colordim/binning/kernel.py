@@ -234,7 +234,11 @@ class Kernel:
     def mark_active(self, tensor: Tensor, dim: int, active: Tensor) -> bool:
         """Set `active` for each unit that is active in a tensor, as :func:`colordim.binning.units.mark_active` does."""
         dtype = _DTYPES.get(tensor.dtype)
-        if dtype is None or type(tensor) not in _PLAIN or not (tensor.is_cpu and active.is_cpu and active.is_contiguous()):
+        if (
+            dtype is None
+            or type(tensor) not in _PLAIN
+            or not (tensor.is_cpu and active.is_cpu and active.is_contiguous())
+        ):
             return units.mark_by_operations(tensor, dim, active)
         try:
             data = tensor.data_ptr()

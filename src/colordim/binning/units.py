@@ -76,7 +76,9 @@ def mark_by_operations(tensor: Tensor, dim: int, active: Tensor) -> bool:
     if tensor.layout is not torch.strided or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return False
     if active.device != tensor.device:
-        raise ArgumentError(f"the activity is on {active.device}, not on {tensor.device} like the tensor: put it there.")
+        raise ArgumentError(
+            f"the activity is on {active.device}, not on {tensor.device} like the tensor: put it there."
+        )
     x = tensor.detach()
     if type(x) is not Tensor:
         x = x.as_subclass(Tensor)
