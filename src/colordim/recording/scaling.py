@@ -38,10 +38,9 @@ class Scale:
         scale = getattr(self._scaler, "_scale", None)  # get_scale() would wait for the device
         if isinstance(scale, Tensor):
             return gradient if scale.is_cpu and float(scale) == 1 else divided(gradient, scale)
-        number = (
-            1.0 if hasattr(self._scaler, "_scale") else float(self._scaler.get_scale())
-        )  # None before the first loss
-        return gradient if number == 1 else divided(gradient, torch.tensor(number))
+        if hasattr(self._scaler, "_scale"):  # disabled, or before its first loss
+            return gradient
+        return divided(gradient, torch.tensor(float(self._scaler.get_scale())))
 
 
 def divided(gradient: Tensor, scale: Tensor) -> Tensor:
