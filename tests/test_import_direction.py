@@ -25,6 +25,7 @@ ORDER = [
     "web",
     "export",
     "reading",
+    "asking",
     "views",
     "api",
     "__init__",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -111,12 +113,28 @@ def test_job_of_one_machine_is_the_parent_of_its_ranks(
     assert f"-{os.getppid()}" in job
     environment(TORCHRUN, RANK=3, LOCAL_RANK=3)
     assert ranks.job() == job, "on every rank the same"
+    environment(TORCHRUN, GROUP_WORLD_SIZE=None)
+    assert ranks.job() == job
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(os, "getppid", os.getpid)
         assert f"-{os.getpid()}" in str(ranks.job())
         assert ranks.job() != job
     environment(TORCHRUN, TORCHELASTIC_RESTART_COUNT=1)
     assert ranks.job() == f"{job}-restart1"
+
+
+def test_a_second_spawn_by_the_same_process_is_another_job(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """multiprocessing counts the processes that it starts: two ranks are 1 and 2, the next two 3 and 4."""
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(pid=os.getpid()))
+    jobs = []
+    for process, rank in ((1, 0), (2, 1), (3, 0), (4, 1)):
+        environment(TORCHRUN, RANK=rank)
+        name = SimpleNamespace(name=f"SpawnProcess-{process}")
+        monkeypatch.setattr(multiprocessing, "current_process", lambda name=name: name)
+        jobs.append(ranks.job())
+    assert jobs[0] == jobs[1] != jobs[2] == jobs[3]
 
 
 @pytest.mark.parametrize(
@@ -174,8 +192,14 @@ def test_all_ranks_write_one_folder(
     assert run.ended == "stopped"
     with pytest.raises(StoreError, match="rank=3 was written by another run"):
         play(environment, monkeypatch, TWO_NODES, 3, folder=folder)
-    restarted = play(environment, monkeypatch, TWO_NODES | {"TORCHELASTIC_RESTART_COUNT": 1}, 3, folder=folder)
-    assert restarted.path == run.path + "-restart1"
+    again = TWO_NODES | {"TORCHELASTIC_RESTART_COUNT": 1}
+    if folder is None:
+        assert play(environment, monkeypatch, again, 3).path == run.path + "-restart1"
+    else:  # the nodes may count differently, and the script has chosen
+        with pytest.raises(StoreError, match="another"):
+            play(environment, monkeypatch, again, 3, folder=folder)
+        one_node = again | {"GROUP_WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 4}
+        assert play(environment, monkeypatch, one_node, 3, folder=folder).path == "given-restart1"
 
 
 def test_where_nothing_tells_the_folder_it_must_be_given(

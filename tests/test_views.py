@@ -551,9 +551,12 @@ def test_dead_shows_dead_units_and_what_they_were_judged_on() -> None:
         assert step.get_data().values.tolist() == pytest.approx([0.4, 1.0])
         assert step.get_data().edges.tolist() == [0, 4, 8]
     assert len(figure.axes[2].patches) == 2
+    zoomed: Any = run.dead("conv", start=2, stop=6).axes[0].patches[2]
+    assert zoomed.get_data().edges.tolist() == [2, 4, 6]
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "units never active in a window"
-    assert "units: in windows of 4 batches; judged conv on relu" in words(figure)
-    assert "units" not in words(run.dead("fc"))
+    assert "in a window of 4 batches" in words(figure)
+    assert words(figure).count("units judged on relu") == 1  # of the activation function itself it goes without saying
+    assert "judged" not in words(run.dead("fc"))
 
 
 def test_scalars_are_on_the_axis_of_the_training_batches() -> None:
@@ -571,7 +574,7 @@ def test_scalars_are_on_the_axis_of_the_training_batches() -> None:
     figure = run.scalars()
     assert len(figure.axes) == 2
     drawn: list[Any] = [np.asarray(line.get_xydata()).tolist() for line in figure.axes[0].lines]
-    assert drawn == [[[0, 4], [1, 3], [2, 2], [3, 1]], [[2, 4], [4, 3]]]  # passes: (3 + 5) / 2, (2 + 4) / 2
+    assert drawn == [[[0.5, 4], [1.5, 3], [2.5, 2], [3.5, 1]], [[2, 4], [4, 3]]]  # passes: (3 + 5) / 2, (2 + 4) / 2
     assert figure.axes[0].get_xlim() == (0, 4)
     assert len(run.scalars("step_s").axes) == 1
     with pytest.raises(ValueError, match="nothing was logged as 'acc': there is 'loss', 'lr', 'step_s'"):

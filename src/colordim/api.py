@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from colordim.recording.facets import FacetsOf
     from colordim.recording.kinds import Kinds
     from colordim.recording.ranks import Choice
     from colordim.recording.recorder import Recorder
@@ -201,6 +202,7 @@ def record(
     budget: float | None = None,
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
     scaler: Any = None,
+    facets: Mapping[str, FacetsOf] | None = None,
     name: str | None = None,
     ranks: Choice = "all",
 ) -> Recording:
@@ -236,6 +238,10 @@ def record(
     scaler : GradScaler, optional
         Gradients of outputs are divided by its scale; without it, they are recorded as the scaled loss gives them.
         Gradients of weights have no scale left at the optimiser's step.
+    facets : mapping of layer pattern to str, sequence of str, or mapping, optional
+        Layers of which parts are recorded besides the whole, as streams named ``head[3]``: by ``"class"`` (the last
+        dimension of ``[N, C]`` and ``[N, T, C]``, dimension 1 of ``[N, C, H, W]``), also as the names of the classes,
+        by ``"channel"``, or by any dimension, ``{"dim": 1, "names": [...]}``. A layer has up to 128 of them.
     name : str, optional
         Name of the run; by default that of its folder.
     ranks : {"all", "node", "first"}
@@ -264,6 +270,7 @@ def record(
         return Recording(None, Path(), {"name": name or "off"})
     try:
         from colordim.recording import ranks as distributed
+        from colordim.recording.facets import as_rules
         from colordim.recording.first_batch import FirstBatch
         from colordim.recording.governor import Governor
         from colordim.recording.kinds import as_kinds
@@ -302,6 +309,7 @@ def record(
     recorded = as_kinds(kinds, bool(optimizers))
     Scale(scaler)
 
+    rules = as_rules(facets, targets)
     first = FirstBatch(model, targets, optimizers)
 
     def make_recorder(writer: FolderWriter) -> Recorder:
@@ -316,6 +324,7 @@ def record(
             kinds=recorded,
             scaler=scaler,
             first=first,
+            facets=rules,
         )
 
     label = type(roots(model)[-1]).__name__  # not that of a wrapper
@@ -327,7 +336,7 @@ def record(
     if folder is not None:
         path = Path(folder)
         if mine.world_size > 1:
-            path = path.with_name(path.name + distributed.restart())
+            path = path.with_name(path.name + distributed.restart(sure=True))
     elif mine.world_size == 1:
         path = Path("runs") / f"{label}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     elif job is not None:

@@ -220,7 +220,8 @@ def dead_units(run: Run, stream: Stream, phase: Phase, span: tuple[int, int]) ->
     inside = (windows.last >= span[0]) & (windows.first < span[1])
     if not inside.any():
         return None
-    return DeadUnits(windows.first[inside], windows.last[inside], windows.dead_share[inside], windows.judged_on)
+    first, last = np.maximum(windows.first[inside], span[0]), np.minimum(windows.last[inside], span[1] - 1)
+    return DeadUnits(first, last, windows.dead_share[inside], windows.judged_on)
 
 
 def series(run: Run, names: Sequence[str], span: tuple[int, int]) -> list[Series]:

@@ -6,15 +6,11 @@ Matplotlib is imported only when something is drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Literal
 
 import colordim.run
-from colordim import reading
-from colordim.column import KINDS, PHASES, Kind, Phase, Stream
+from colordim import asking, reading
+from colordim.column import PHASES, Kind, Phase
 from colordim.errors import ArgumentError, StreamError
 from colordim.run import StreamKey
 
@@ -22,25 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from colordim.charts.colorful_grid import WindowChoice
-    from colordim.charts.frame import Panel
 
 __all__ = ["Run"]
-
-
-_PLURALS = {
-    "activation": "activations",
-    "gradient": "gradients of the outputs",
-    "weight": "weights",
-    "weight_gradient": "gradients of the weights",
-    "update": "updates of the weights",
-}
-_NAMES = {
-    "activation": "activation",
-    "gradient": "gradient of the output",
-    "weight": "weight",
-    "weight_gradient": "gradient of the weight",
-    "update": "update of the weight",
-}
 
 
 class Run(colordim.run.Run):
@@ -127,19 +106,19 @@ class Run(colordim.run.Run):
         from colordim.charts.colorful_grid import colorful_grid, grid_of
         from colordim.charts.window import window_from
 
-        _check("color", color, ("share", "count"))
-        _check("colorbar", colorbar, ("auto", "each", "shared", None))
-        _check("by", by, (None, "class"))
+        asking.check("color", color, ("share", "count"))
+        asking.check("colorbar", colorbar, ("auto", "each", "shared", None))
+        asking.check("by", by, (None, "class"))
         if window is None:
             window = "shared" if kind == "activation" else "own"
         if window not in ("shared", "own", "symlog"):
             window_from(window)  # type: ignore[arg-type]  # a bad window is told before anything is read
         if by == "class":
-            _refuse("by='class'", rows=rows, cols=cols, profiles=profiles or None, focus=focus)
+            asking.refuse("by='class'", rows=rows, cols=cols, profiles=profiles or None, focus=focus)
             return self._by_class(layers, kind, phase, start, stop, window, color, mean, figsize, title)
-        asked = self._asked(layers, kind, phase, start, stop, figsize)
-        if not isinstance(asked, _Asked):
-            return asked
+        asked = asking.asked(self, layers, kind, phase, start, stop)
+        if isinstance(asked, str):
+            return self._sentence(asked, figsize)
         streams, phases, spans = asked.streams, asked.phases, asked.spans
         if focus is not None:
             streams = reading.most_changed(self, streams, focus, phases[0], spans[phases[0]])
@@ -172,8 +151,8 @@ class Run(colordim.run.Run):
             keys = [(stream, phase) for stream in streams for phase in shown]
             averages = {i: reading.epoch_counts(self, *key, spans[key[1]]) for i, key in enumerate(keys)}
         return colorful_grid(
-            panels, grid, window=window, color=color, bar=bar, mean=mean, profiles=averages, value_name=_NAMES[kind],
-            title=self._title(title, f"{_PLURALS[kind]}, {' and '.join(shown)}"), note=reading.notes(self),
+            panels, grid, window=window, color=color, bar=bar, mean=mean, profiles=averages, value_name=asking.NAMES[kind],
+            title=self._title(title, f"{asking.PLURALS[kind]}, {' and '.join(shown)}"), note=reading.notes(self),
         )  # fmt: skip
 
     def _by_class(
@@ -191,9 +170,9 @@ class Run(colordim.run.Run):
     ) -> Figure:
         from colordim.charts.classes import FEW, PANEL_WIDTH, classes_figure
 
-        asked = self._asked(layers, kind, phase, start, stop, figsize)
-        if not isinstance(asked, _Asked):
-            return asked
+        asked = asking.asked(self, layers, kind, phase, start, stop)
+        if isinstance(asked, str):
+            return self._sentence(asked, figsize)
         with_parts = [(stream, parts) for stream in asked.streams if (parts := self.facets(stream))]
         if not with_parts:
             name = asked.streams[-1].name
@@ -211,8 +190,8 @@ class Run(colordim.run.Run):
         if not counted:
             return self._sentence(f"No batch of {stream.name} was recorded in what is to be shown.", figsize)
         return classes_figure(
-            panel, counted, window=window, color=color, mean=mean, value_name=_NAMES[kind], figsize=figsize,
-            title=self._title(title, f"{_PLURALS[kind]} of {stream.name} by class, {one}"), note=reading.notes(self),
+            panel, counted, window=window, color=color, mean=mean, value_name=asking.NAMES[kind], figsize=figsize,
+            title=self._title(title, f"{asking.PLURALS[kind]} of {stream.name} by class, {one}"), note=reading.notes(self),
         )  # fmt: skip
 
     def dead(
@@ -256,14 +235,14 @@ class Run(colordim.run.Run):
 
         if not threshold >= 0:
             raise ArgumentError(f"threshold={threshold} cannot be: near zero is |x| <= threshold, so it is at least 0.")
-        asked = self._asked(layers, kind, phase, start, stop, figsize)
-        if not isinstance(asked, _Asked):
-            return asked
+        asked = asking.asked(self, layers, kind, phase, start, stop)
+        if isinstance(asked, str):
+            return self._sentence(asked, figsize)
         grid = grid_of(len(asked.streams), rows=rows, cols=cols, figsize=figsize)
         units = [reading.dead_units(self, s, phase, asked.spans[phase]) for s in asked.streams]
         return dead_grid(
             asked.panels(self, grid.panel_width), grid, threshold=threshold, units=units if kind == "activation" else (),
-            title=self._title(title, f"zeros among the {_PLURALS[kind]}, {phase}"), note=reading.notes(self),
+            title=self._title(title, f"zeros among the {asking.PLURALS[kind]}, {phase}"), note=reading.notes(self),
         )  # fmt: skip
 
     def profile(
@@ -296,11 +275,11 @@ class Run(colordim.run.Run):
         """
         from colordim.charts.profile import PANEL_WIDTH, profile_figure
 
-        asked = self._asked(layers, kind, phase, start, stop, figsize)
-        if not isinstance(asked, _Asked):
-            return asked
+        asked = asking.asked(self, layers, kind, phase, start, stop)
+        if isinstance(asked, str):
+            return self._sentence(asked, figsize)
         panels = asked.panels(self, PANEL_WIDTH)
-        return profile_figure(panels, figsize=figsize, title=self._title(title, f"{_PLURALS[kind]}, {phase}"))
+        return profile_figure(panels, figsize=figsize, title=self._title(title, f"{asking.PLURALS[kind]}, {phase}"))
 
     def updates(
         self,
@@ -345,9 +324,9 @@ class Run(colordim.run.Run):
         """
         from colordim.charts.updates import PANEL_WIDTH, updates_figure
 
-        asked = self._asked(layers, "update", phase, start, stop, figsize)
-        if not isinstance(asked, _Asked):
-            return asked
+        asked = asking.asked(self, layers, "update", phase, start, stop)
+        if isinstance(asked, str):
+            return self._sentence(asked, figsize)
         matrices = [stream for stream in asked.streams if len(stream.shape) > 1]
         streams = asked.streams if layers is not None or not matrices else matrices
         span = asked.spans[phase]
@@ -464,14 +443,14 @@ class Run(colordim.run.Run):
         from colordim.charts.window import window_from
 
         chosen = None if window is None else window_from(window)
-        asked = self._asked(layer, kind, PHASES, None, None, figsize)
-        if not isinstance(asked, _Asked):
-            return asked
+        asked = asking.asked(self, layer, kind, PHASES)
+        if isinstance(asked, str):
+            return self._sentence(asked, figsize)
         if len(asked.streams) > 1:
             raise ArgumentError(f"twin_peaks draws one layer, and {layer!r} names {len(asked.streams)}.")
         (stream,) = asked.streams
         table = self.batches
-        number = _epoch_number(table["epoch"], epoch)
+        number = asking.epoch_number(table["epoch"], epoch)
         counted = (table["epoch"] == number) & table["recorded"]
         train = table["index"][counted & (table["phase"] == "train")]
         valid = table["index"][counted & (table["phase"] == "valid")]
@@ -480,39 +459,9 @@ class Run(colordim.run.Run):
             "valid": reading.add_up(self, stream, "valid", valid),
         }
         return twin_peaks_figure(
-            sides, stream.axis, reading.caption(stream), number, window=chosen, value_name=_NAMES[kind], figsize=figsize,
+            sides, stream.axis, reading.caption(stream), number, window=chosen, value_name=asking.NAMES[kind], figsize=figsize,
             title=self._title(title, f"twin peaks, epoch {number}"),
         )  # fmt: skip
-
-    def _asked(
-        self,
-        layers: StreamKey | Sequence[StreamKey] | None,
-        kind: Kind,
-        phase: Phase | Sequence[Phase],
-        start: int | None,
-        stop: int | None,
-        figsize: tuple[float, float] | None,
-    ) -> _Asked | Figure:
-        """Return what a chart is to be drawn of, or the figure that says why there is nothing."""
-        _check("kind", kind, KINDS)
-        phases = _phases(phase)
-        spans = reading.spans(self, phases, start, stop)
-        if not self.streams or not len(self.batches["batch"]):
-            if self.problems:
-                return self._sentence(f"Nothing can be shown: {self.problems[0]}", figsize)
-            if self.ended is not None:
-                return self._sentence("The recording ended without a batch in which a layer was counted.", figsize)
-            return self._sentence(
-                "Nothing has been recorded yet: a column is added with every batch that the model runs.", figsize
-            )
-        kinds = sorted({stream.kind for stream in self.streams}, key=KINDS.index)
-        if kind not in kinds:
-            held = " and ".join(_PLURALS[kind] for kind in kinds)
-            return self._sentence(f"The run has no {_PLURALS[kind]}: it holds {held}.", figsize)
-        streams = self.select(layers, kind)
-        if all(end <= begin for begin, end in spans.values()):
-            return self._sentence(f"There are no {' or '.join(spans)} batches in what is to be shown.", figsize)
-        return _Asked(streams, phases, spans)
 
     def _sentence(self, sentence: str, figsize: tuple[float, float] | None) -> Figure:
         from colordim.charts.frame import sentence_figure
@@ -523,47 +472,3 @@ class Run(colordim.run.Run):
         if title is not None:
             return title
         return f"{self.name}: {default}" if self.name else default[0].upper() + default[1:]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What a chart is to be drawn of: streams, phases, and the batches of each."""
-
-    streams: Sequence[Stream]
-    phases: tuple[Phase, ...]
-    spans: dict[Phase, tuple[int, int]]
-
-    def panels(self, run: Run, inches: float) -> list[Panel]:
-        """Return the streams in the (first) phase, as panels of so many inches."""
-        phase = self.phases[0]
-        epochs = reading.epochs(run, phase)
-        return [reading.panel(run, stream, phase, self.spans[phase], epochs, inches) for stream in self.streams]
-
-
-def _phases(phase: Phase | Sequence[Phase]) -> tuple[Phase, ...]:
-    phases: tuple[Any, ...] = (phase,) if isinstance(phase, str) else tuple(dict.fromkeys(phase))
-    for one in phases:
-        _check("phase", one, PHASES)
-    if not phases:
-        raise ArgumentError(f"no phase was given: take one of {', '.join(PHASES)}, or both.")
-    return phases
-
-
-def _check(name: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise ArgumentError(f"{name}={value!r} is unknown: take one of {', '.join(map(repr, allowed))}.")
-
-
-def _refuse(because: str, **options: object) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise ArgumentError(f"{name}={value!r} does not apply with {because}: leave it out.")
-
-
-def _epoch_number(epochs: npt.NDArray[np.int64], epoch: int) -> int:
-    known = sorted(set(epochs.tolist()))
-    if epoch < 0 and -epoch <= len(known):
-        return int(known[epoch])
-    if epoch in known:
-        return epoch
-    raise ArgumentError(f"the run has no epoch {epoch}: it has {len(known)}, from {known[0]} to {known[-1]}.")

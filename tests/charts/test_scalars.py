@@ -21,7 +21,7 @@ def test_each_phase_is_a_line_of_its_own(ax: Axes) -> None:
     )
     drawn = scalars(ax, both, 0, 3, 300)
     assert {phase: np.asarray(line.get_xydata()).tolist() for phase, line in drawn.lines.items()} == {
-        "train": [[0, 3], [1, 2], [2, 1]],
+        "train": [[0.5, 3], [1.5, 2], [2.5, 1]],
         "valid": [[3, 1.5]],
     }
 
@@ -30,7 +30,7 @@ def test_more_batches_than_pixels_are_means_between_extremes(ax: Axes) -> None:
     values = np.tile([0.0, 1.0, 2.0, 9.0], 25)
     line = scalars(ax, series(values), 0, 100, 25).lines["train"]
     assert np.asarray(line.get_ydata()).tolist() == [3.0] * 25
-    assert np.asarray(line.get_xdata()).tolist() == list(range(0, 100, 4))
+    assert np.asarray(line.get_xdata()).tolist() == list(range(2, 100, 4))
     (shade,) = (c for c in ax.collections if isinstance(c, PolyCollection))
     corners = shade.get_paths()[0].get_extents()
     assert (corners.y0, corners.y1) == (0, 9)

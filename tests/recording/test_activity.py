@@ -100,7 +100,10 @@ def test_a_shared_activation_function_is_told_apart_by_its_calls(tmp_path: Path)
     with colordim.record(model, folder=tmp_path / "run") as rec:
         for _ in range(3):
             model(torch.randn(4, 3, 16, 16))
-    assert dead(rec.run, "layer1.0.conv1") == [3, 5]
+        with torch.no_grad():
+            block.bn1.bias[3] = 0
+        model(torch.randn(4, 3, 16, 16))
+    assert dead(rec.run, "layer1.0.conv1") == [5]
     assert {dead(rec.run, layer) == [7] for layer in ("layer1.0.conv2", "layer1.0.downsample.0")} == {True, False}
     with pytest.raises(StreamError, match="no stream named"):
         rec.run.units("layer1.0.relu3")

@@ -157,6 +157,15 @@ def test_columns_are_where_all_ranks_recorded() -> None:
     assert run.batches["recorded"].tolist() == [True, False, False, False] * 2 + [True]
     assert not run.partial().any()
 
+    class Damaged(MemoryStore):
+        def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
+            yield from super().blocks(stream, phase, start, 4)
+            yield from super().blocks(stream, phase, 5, stop)
+
+    damaged = Damaged()
+    damaged.__dict__.update(rank(train(9)).__dict__)
+    assert read(added(damaged, rank(train(9), every=4)), A).first.tolist() == [0, 8], "batch 3 does not stand in for 4"
+
 
 def test_batches_that_some_ranks_lack_are_there_and_marked() -> None:
     run = Run(added(rank(train(5)), rank(train(3), counts=10, ended="KeyboardInterrupt")))
@@ -193,6 +202,7 @@ def test_ranks_a_flush_apart_are_no_problem_and_a_minute_is_one() -> None:
 
 def test_ranks_that_never_wrote() -> None:
     assert added(rank(train(2)), world=4).problems == ("3 of 4 ranks have written nothing: only rank=0 is there.",)
+    assert added(rank(train(2)), world=4).ended is None
     reader = added(rank(train(2), ended=None, began=time.time()), world=4)
     assert reader.problems == (), "they may be starting"
     assert reader.batches()["partial"].tolist() == [True, True]
@@ -221,6 +231,8 @@ def test_where_no_rank_holds_all_the_order_is_that_of_time() -> None:
         assert run.batches["phase"].tolist() == ["train", "train", "valid", "train"]
     assert run.batches["index"].tolist() == [0, 1, 0, 2]
     assert run.batches["batch"].tolist() == [0, 1, 2, 3]
+    slow = added(rank(a), rank(b, began=5.0))  # the first batch, of both, is over after the second, of one
+    assert slow.batches()["index"].tolist() == [0, 1, 2, 0], "batches of a phase stay in their order"
 
 
 def test_epochs_of_different_length_are_said() -> None:
@@ -273,8 +285,8 @@ def test_axes_that_differ_are_named_and_not_added() -> None:
 
 def test_what_was_logged_is_the_mean_and_the_time_the_latest() -> None:
     nan = float("nan")
-    first = rank(train(3), loss=[1.0, nan, nan], lr=[0.1, 0.1, 0.1])
-    second = rank(train(3), loss=[2.0, 4.0, nan], began=0.25)
+    first = rank(train(3), loss=[1.0, nan, nan], lr=[0.1, 0.1, 0.1], began=0.25)
+    second = rank(train(3), loss=[2.0, 4.0, nan])
     table = added(first, second).batches()
     np.testing.assert_array_equal(table["loss"], [1.5, 4.0, nan])
     np.testing.assert_array_equal(table["lr"], [0.1, 0.1, 0.1])
@@ -290,7 +302,9 @@ def test_active_units_of_all_ranks_add_up() -> None:
         store.append(Batch(0, 0, "train", 0, 0, 0.0), (), np.zeros(0, np.int64), np.zeros((0, 4)), [units])
         return store
 
-    run = Run(added(active(A, 0b10000000), active(replace(A, id=1), 0b00000001)))
+    reader = added(active(A, 0b10000000), active(replace(A, id=1), 0b00000001))
+    run = Run(reader)
+    assert [units.stream for units in reader.units(A, "train")] == [0, 0]
     assert np.flatnonzero(run.units("a").active[0]).tolist() == [0, 7]
 
 

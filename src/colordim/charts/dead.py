@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from colordim.charts.labels import tick_text
 from colordim.charts.layout import Grid, Margins, plan
 from colordim.charts.marks import batch_axis, epoch_marks, not_finite_marks, value_ticks
 from colordim.charts.style import DPI, LINE_COLORS, RULE, ChartFigure, settings
-from colordim.charts.titles import WIDE, draw_title, tell_apart, title_height
+from colordim.charts.titles import WIDE, Caption, draw_title, tell_apart, title_height
 from colordim.statistics import near_zero, ratio
 
 __all__ = ["Dead", "DeadUnits", "dead", "dead_grid", "dead_units", "grid_of"]
@@ -64,7 +64,8 @@ def dead_units(ax: Axes, units: DeadUnits) -> StepPatch:
             values.append(float("nan"))
         edges.append(last + 1)
         values.append(share)
-    return ax.stairs(values, edges, baseline=None, color=_UNITS, linewidth=1.5, zorder=2)
+    # at 0 and at 100 % the line would be cut in half
+    return ax.stairs(values, edges, baseline=None, color=_UNITS, linewidth=1.5, zorder=2, clip_on=False)
 
 
 def dead(ax: Axes, columns: Columns, axis: Axis, threshold: float = 0.05) -> Dead:
@@ -138,11 +139,12 @@ def dead_grid(
     wide = grid.panel_width >= WIDE
     with settings():
         found = dict(enumerate(units or [None] * len(panels)))
-        footer = [_judged([(p, u) for p, u in zip(panels, found.values(), strict=True) if u])]
+        footer = [_windows([own for own in found.values() if own])]
         footer += ["pink: NaN or Inf"] if any(panel.columns.not_finite.any() for panel in panels) else []
         below = FOOTNOTES.join(part for part in [*footer, note] if part)
         figure = framed(grid, title, f"batch ({panels[0].phase})", "share of the layer's values", below)
-        captions = tell_apart([panel.caption for panel in panels], grid.panel_width)
+        captions = [_judged(panel.caption, found[i]) for i, panel in enumerate(panels)]
+        captions = tell_apart(captions, grid.panel_width)
         handles: dict[str, Artist] = {}
         for i, (ax, panel) in enumerate(zip(grid.add_panels(figure), panels, strict=True)):
             drawn = dead(ax, panel.columns, panel.axis, threshold)
@@ -163,12 +165,16 @@ def dead_grid(
     return figure
 
 
-def _judged(units: Sequence[tuple[Panel, DeadUnits]]) -> str:
-    """Say how long the windows are, and on whose values the units were judged."""
+def _judged(caption: Caption, units: DeadUnits | None) -> Caption:
+    """Say in a title on whose values the units were judged, if not on the layer's own."""
+    if units is None or units.judged_on == caption.name:
+        return caption
+    return replace(caption, arguments=f"units judged on {units.judged_on}")
+
+
+def _windows(units: Sequence[DeadUnits]) -> str:
+    """Say how long the windows are; the last of a run may be shorter."""
     if not units:
         return ""
-    lengths = sorted({int(length) for _, u in units for length in (u.last - u.first + 1)[:-1]})
-    lengths = lengths or [int(units[0][1].last[-1] - units[0][1].first[-1]) + 1]
-    window = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
-    pairs = [f"{p.caption.name} on {u.judged_on}" for p, u in units if u.judged_on != p.caption.name]
-    return f"units: in windows of {window} batches; judged {', '.join(pairs) or 'on their own output'}"
+    longest = max(int((one.last - one.first).max()) + 1 for one in units)
+    return f"units: those that were not active once in a window of {longest} batches"

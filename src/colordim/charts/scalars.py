@@ -80,15 +80,17 @@ def scalars(ax: Axes, series: Series, start: int, stop: int, pixels: int) -> Sca
             for at in x[infinite]:
                 not_finite_marks(ax, np.array([at, at + 1]), np.array([True]))
         x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+        if phase == "train":
+            x = x + 0.5  # a batch is as wide as its column in the other charts
         if width > 1 and phase == "train" and len(x):
             starts = np.flatnonzero(np.diff(x // width, prepend=-1))
+            ends = np.append(starts[1:], len(x)) - 1
             low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
-            number = np.diff(np.append(starts, len(y)))
-            x, y = x[starts], np.add.reduceat(y, starts) / number
+            x, y = (x[starts] + x[ends]) / 2, np.add.reduceat(y, starts) / (ends - starts + 1)
             ax.fill_between(x, low, high, color=_COLORS[phase], alpha=0.18, linewidth=0)
         drawn.lines[phase] = ax.plot(
             x, y, color=_COLORS[phase], linewidth=1.0 if phase == "train" else 1.4,
-            marker="." if len(x) < 2 or phase == "valid" else "None", markersize=4,
+            marker="." if len(x) < 2 or phase == "valid" else "None", markersize=4, clip_on=False,
         )[0]  # fmt: skip
     return drawn
 

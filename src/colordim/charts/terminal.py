@@ -336,7 +336,7 @@ def _value_labels(edges: FloatArray, per_line: int) -> dict[int, str]:
     """Return labels for lines, by line from the bottom: zero first, then round values where there is room."""
     low, high = float(edges[0]), float(edges[-1])
     steps = np.diff(edges)
-    if np.allclose(steps, steps[0]):
+    if np.allclose(steps, steps[0], atol=0.0):  # a window of 1e-9 is no less logarithmic
         step = (high - low) / max(5, len(edges) // per_line / 4)
         nice = 10 ** math.floor(math.log10(step))
         nice *= next(m for m in (1, 2, 5, 10) if m * nice >= step * 0.999)

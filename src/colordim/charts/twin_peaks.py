@@ -82,11 +82,10 @@ def twin_peaks(ax: Axes, profiles: Mapping[str, FloatArray], row_edges: FloatArr
         values = find_peaks(profile, row_edges)
         x = (1.1 + 0.18 * number) * highest
         labels = drawn.labels.setdefault(side, [])
-        close = len(values) == 2 and values[1] - values[0] < 1.2 * nearest
-        for value, va in zip(values, ("top", "bottom") if close else ("center", "center"), strict=False):
+        for value in values:
             ax.plot([0.0, x], [value, value], color=_COLORS[side], linewidth=0.8, linestyle=":", zorder=2.5)
             labels.append(
-                ax.text(x, value, _signed(value), color=INK, fontsize=8, fontweight="bold", ha="left", va=va, zorder=4,
+                ax.text(x, value, _signed(value), color=INK, fontsize=8, fontweight="bold", ha="left", va="center", zorder=4,
                     bbox={"facecolor": "white", "edgecolor": _COLORS[side], "linewidth": 0.8, "pad": 1.6})
             )  # fmt: skip
         if len(values) == 2 and values[1] - values[0] > 3 * nearest:

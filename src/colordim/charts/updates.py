@@ -97,7 +97,7 @@ def ratios(name: str, updates: Columns, weights: Columns, before: tuple[float, b
         None,
     )
     zero = known & (updates.moments[:, 2] == 0) & (updates.moments[:, 3] == 0) & (updates.not_finite == 0)
-    ratio = np.where(known & ~zero, statistics.log_ratio(_std(updates), deviation[1:]), np.nan)
+    ratio = np.where(known, statistics.log_ratio(_std(updates), deviation[1:]), np.nan)
     bad = known & ((updates.not_finite > 0) | broken[1:])
     at = np.flatnonzero(known)
     apart = int(np.median(np.diff(at))) if at.size > 1 else 1
@@ -193,7 +193,8 @@ def updates_figure(
         epoch_marks(ax, *epochs, start, stop, int(inner * DPI), label=True)
         batch_axis(ax, start, stop, inner)
         ax.set_xlabel(f"batch ({phase})", fontsize=8)
-        parts += [f"green: {HEALTHY[0]:.0f} to {HEALTHY[1]:.0f}, rule of thumb".replace("-", "\u2212")] if few else []
+        place = "green" if few else "green at the bar"
+        parts += [f"{place}: {HEALTHY[0]:.0f} to {HEALTHY[1]:.0f}, rule of thumb".replace("-", "\u2212")]
         parts += ["black: no update (exactly zero)"] if not few and any(row.zero.any() for row in rows) else []
         parts += ["blank: not known, or a weight without spread"] if not few else []
         parts += ["pink: NaN or Inf"] if bad.any() else []

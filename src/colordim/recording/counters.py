@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -154,7 +154,8 @@ class Counters:
         if slot is None:
             number = len(self._slots)
             shape, order = _shape(tensor) if shape is None else shape, number if order is None else order
-            axis = self._axis_of(name) if kind == "activation" else _ANY_MAGNITUDE
+            whole = name if facet is None else facet.of
+            axis = self._axis_of(whole) if kind == "activation" else _ANY_MAGNITUDE
             slot = _Slot(Stream(number, name, kind, module, arguments, shape, order, axis, reduction, facet))
         row = slot.host if tensor.is_cpu else None
         if row is None:
@@ -163,8 +164,7 @@ class Counters:
             if not bin_into(tensor, slot.stream.axis, row):
                 return False
         except BaseException:
-            slot.clear()  # half a tensor in the row would break the sum rule
-            self._fired = [each for each in self._fired if each is not slot]
+            self._forget(slot)  # half a tensor in the row would break the sum rule
             raise
         if not slot.fired:
             if key not in self._slots:
@@ -174,6 +174,15 @@ class Counters:
             self._fired.append(slot)
         row.add_call()
         return True
+
+    def has(self, kind: Kind, name: str) -> bool:
+        """Return whether there is such a stream."""
+        return (name if kind == "activation" else (kind, name)) in self._slots
+
+    def forget(self, kind: Kind, names: Collection[str]) -> None:
+        """Forget what was counted of these streams since the last :meth:`clear`."""
+        for slot in [slot for slot in self._fired if slot.stream.kind == kind and slot.stream.name in names]:
+            self._forget(slot)
 
     def rows(self, kind: Kind) -> dict[str, list[Row]]:
         """Return what was counted of a kind since the last :meth:`clear`, by the name of the stream; not to be changed."""
@@ -221,6 +230,15 @@ class Counters:
         fired.clear()
         if len(arena.slots) != len(self._slots):
             self._arena = _Arena(list(self._slots.values()))
+
+    def _forget(self, slot: _Slot) -> None:
+        """Forget what was counted of a stream, and of its facets, which add up to it."""
+        kind, name = slot.stream.kind, slot.stream.name
+        for each in [slot, *self._fired]:
+            stream = each.stream
+            if each is slot or (stream.facet is not None and stream.facet.of == name and stream.kind == kind):
+                each.clear()
+        self._fired = [each for each in self._fired if each.fired]
 
     def _row(self, slot: _Slot, device: torch.device) -> Row:
         on_host = device.type in ("cpu", "mps")  # MPS has no float64: counted on the host

@@ -94,7 +94,7 @@ class FirstBatch:
 
     def discard(self) -> None:
         """Forget the calls of a batch that is not kept."""
-        self._followers.clear()
+        self._followers = Followers([layer.module for layer in self._layers])
 
     def close(self) -> dict[str, Any] | None:
         """Return what the batch has taught, or None if no layer with parameters ran in it.

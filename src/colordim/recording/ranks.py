@@ -47,7 +47,7 @@ class Rank:
 def this_rank() -> Rank:
     """Return what torch.distributed says if it is initialised, else torchrun's environment, else Slurm's."""
     rank, world = _number("RANK"), _number("WORLD_SIZE")
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if _is_initialized():
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     elif rank is None or world is None:
         rank, world = _number("SLURM_PROCID"), _slurm_tasks()
@@ -106,12 +106,22 @@ def job() -> str | None:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name) + restart()
 
 
-def restart() -> str:
-    """Return what tells a training that torchrun or Slurm has started again from its earlier attempts."""
+def restart(*, sure: bool = False) -> str:
+    """Return what tells a training that torchrun or Slurm has started again from its earlier attempts.
+
+    Of several nodes under torchrun, those on which no process has failed may not count a restart: if it has
+    to be `sure` that all ranks count alike, nothing is returned there.
+    """
     attempt = _number("TORCHELASTIC_RESTART_COUNT")
     if attempt is None:
         attempt = _number("SLURM_RESTART_COUNT")
+    elif sure and not _on_one_machine(this_rank().world_size):
+        return ""
     return f"-restart{attempt}" if attempt else ""
+
+
+def _is_initialized() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _number(name: str) -> int | None:
@@ -141,7 +151,7 @@ def _on_one_machine(world: int) -> bool:
     # Processes of multiprocessing, as torch.multiprocessing.spawn starts them, that meet on the loopback address.
     address = os.environ.get("MASTER_ADDR", "")
     loopback = address in ("localhost", "::1") or address.startswith("127.")
-    return loopback and multiprocessing.parent_process() is not None and torch.distributed.is_initialized()
+    return loopback and multiprocessing.parent_process() is not None and _is_initialized()
 
 
 def _parent() -> str:
@@ -155,6 +165,6 @@ def _parent() -> str:
     if parent is not None:
         # multiprocessing numbers its processes from 1, so that a second spawn differs from the first in this.
         started = multiprocessing.current_process().name.rpartition("-")[2]
-        if started.isdecimal() and (spawn := int(started) - torch.distributed.get_rank()) != 1:
+        if started.isdecimal() and (spawn := int(started) - this_rank().rank) != 1:
             parts[-1] += f".{spawn}"
     return "-".join(parts)

@@ -22,6 +22,7 @@ from colordim.recording.batches import Batches
 from colordim.recording.calls import Call, calling_frame, replaying
 from colordim.recording.counters import Counters
 from colordim.recording.delivery import Delivery
+from colordim.recording.facets import Facets, Rule
 from colordim.recording.first_batch import FirstBatch
 from colordim.recording.governor import Governor, Meter
 from colordim.recording.gradients import GradientHook, Gradients
@@ -70,6 +71,8 @@ class Recorder:
         Fetches what was counted on a device.
     first : FirstBatch, optional
         Learns facts of the model from its first recorded batch.
+    facets : mapping of str to Rule, optional
+        How the outputs of some layers are cut into parts that are counted besides, by the name of the layer.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Recorder:
         scaler: Any = None,
         transport: Transport | None = None,
         first: FirstBatch | None = None,
+        facets: Mapping[str, Rule] | None = None,
     ) -> None:
         self.notices = Notices()
         self._model: nn.Module | None = model
@@ -113,6 +117,7 @@ class Recorder:
             lost=self._lost,
             every=every,
         )
+        self._facets = Facets(facets, self._names, self._counters, self.notices) if facets else None
         self._kinds = dict(kinds)
         self._gradients = Gradients(self, scaler) if "gradient" in kinds else None
         self._parameters = Parameters(self, self._targets, self._optimizers, kinds, replicated(model))
@@ -467,7 +472,15 @@ class Recorder:
 
     def _count(self, name: str, tensor: Tensor, module: str, arguments: str, *facts: Any) -> bool:
         with self._lock:
+            if self._facets is not None and self._facets.has(name, *facts[:1]):
+                self.notices.say(
+                    f"facet:{name}",
+                    f'{name!r} is a facet already, so the element of a tuple of that name is recorded as "{name}\'".',
+                )
+                name += "'"
             counted = self._counters.count(name, tensor, module, arguments, *facts)
+            if counted and self._facets is not None:
+                self._facets.count(name, tensor, module, arguments, *facts)
         if not counted:
             self.notices.say(
                 f"unreadable:{name}",

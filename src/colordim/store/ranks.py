@@ -111,8 +111,13 @@ class RunReader:
 
 def _ranks_in(run: Path) -> list[int]:
     """Return the ranks that have a folder which is complete, or was."""
-    written = {path.parent for name in (files.STREAMS, files.RANK_FILE) for path in run.glob(f"rank=*/{name}")}
-    return sorted(rank for path in written if (rank := files.rank_number(path)) is not None)
+    try:
+        found = {rank: path for path in run.iterdir() if (rank := files.rank_number(path)) is not None}
+    except OSError:  # gone: the readers say so
+        return []
+    return sorted(
+        rank for rank, path in found.items() if (path / files.STREAMS).exists() or (path / files.RANK_FILE).exists()
+    )
 
 
 def _world_size(rank: Path) -> int:
