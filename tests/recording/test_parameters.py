@@ -18,43 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdRef
 
 import colordim
-from colordim.axis import SignedLogAxis
 from colordim.column import KINDS
 from colordim.errors import ArgumentError
 from colordim.recording.kinds import as_kinds
 
 ALL = dict.fromkeys(KINDS, 1)
 Optimizers = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-
-
-def binned(values: Any) -> Any:
-    """Count float64 values into the buckets of the signed-log axis, by its edges."""
-    axis = SignedLogAxis()
-    flat = np.asarray(values, np.float64).ravel()
-    bucket = np.searchsorted(axis.edges[axis.per_sign + 1 :], np.abs(flat), side="right") - 1
-    index = np.where(
-        flat == 0, axis.per_sign, np.where(flat > 0, axis.per_sign + 1 + bucket, axis.per_sign - 1 - bucket)
-    )
-    return np.bincount(index, minlength=axis.bins)
-
-
-def moments(rec: Any, name: str, kind: str) -> Any:
-    return rec.run.moments(rec.run.stream(name, kind))
-
-
-def assert_column(rec: Any, name: str, kind: str, batch: Any, tensors: list[Tensor]) -> None:
-    """Check a column against the values that it should hold: one tensor for each call."""
-    values = torch.cat([tensor.detach().to_dense().flatten() for tensor in tensors]).double().numpy()
-    m = moments(rec, name, kind)
-    assert (rec.run.counts(rec.run.stream(name, kind))[batch] == binned(values)).all(), (name, kind, batch)
-    assert m["calls"][batch] == len(tensors)
-    assert m["size"][batch] == values.size
-    assert m["zeros"][batch] == (values == 0).sum()
-    assert m["sum_sq"][batch] == pytest.approx(np.square(values).sum(), rel=1e-12)
-
-
-def kinds_of(rec: Any, kind: str) -> list[str]:
-    return [stream.name for stream in rec.run.select(kind=kind)]
 
 
 def network() -> Any:  # its parts are tensors and modules by number
@@ -164,12 +133,12 @@ def test_update_is_the_difference_and_the_rest_is_what_the_step_has_read(
             outside.grad = None
     for batch, expected in enumerate(seen):
         for kind, tensors in expected.items():
-            assert kinds_of(rec, kind) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+            assert rec.names(kind) == ["0.weight", "0.bias", "2.weight", "2.bias"]
             for key, tensor in tensors.items():
-                assert_column(rec, key, kind, batch, [tensor])
+                rec.check(key, kind, batch, [tensor])
         assert expected["update"]["2.weight"].any()
         assert not expected["update"]["0.weight"].any()  # in a group of its own, with a rate of zero
-    zeros = moments(rec, "0.bias", "update")
+    zeros = rec.moments("0.bias", "update")
     assert zeros["zeros"].tolist() == zeros["size"].tolist() == [8] * 4  # outside of the optimiser
     assert (zeros["min"].tolist(), zeros["max"].tolist()) == ([0.0] * 4, [0.0] * 4)
     assert rec.run.stream("0.bias", "update").shape == (8,)
@@ -227,10 +196,10 @@ def test_gradient_accumulation_reads_parameters_where_the_step_is(record: Any) -
             if number % 2:
                 optimizer.step()
                 optimizer.zero_grad()
-    assert moments(rec, "0.weight", "weight")["calls"].tolist() == [0, 1] * 4
-    assert moments(rec, "0.weight", "weight_gradient")["calls"].tolist() == [0, 1] * 4
+    assert rec.moments("0.weight", "weight")["calls"].tolist() == [0, 1] * 4
+    assert rec.moments("0.weight", "weight_gradient")["calls"].tolist() == [0, 1] * 4
     # Every second of the batches with a step, not of all batches, of which none might have a step.
-    assert moments(rec, "0.weight", "update")["calls"].tolist() == [0, 1, 0, 0, 0, 1, 0, 0]
+    assert rec.moments("0.weight", "update")["calls"].tolist() == [0, 1, 0, 0, 0, 1, 0, 0]
     assert rec.run.batches["lr"].tolist() == [0.1] * 8
     assert np.isnan(rec.run.batches["grad_norm"]).tolist() == [True, False] * 4
 
@@ -243,7 +212,7 @@ def test_steps_that_all_fall_into_batches_that_are_passed_over_are_said(record: 
             nn.functional.cross_entropy(model(x), y).backward()
             if number % 2:
                 optimizer.step()
-    assert kinds_of(rec, "update") == []
+    assert rec.names("update") == []
     (said,) = rec.recorder.notices.said
     assert "No weight or weight_gradient or update was recorded" in said
     assert "every=" in said
@@ -263,10 +232,10 @@ def test_several_steps_in_a_batch_add_up(record: Any) -> None:
             optimizer.step()
             updates.append(model[2].weight.detach() - weights[-1])
             optimizer.zero_grad()
-    assert_column(rec, "2.weight", "weight", 0, weights)
-    assert_column(rec, "2.weight", "update", 0, updates)
-    assert moments(rec, "3.weight", "update")["size"].tolist() == [4]  # once a batch
-    assert moments(rec, "3.weight", "weight")["calls"].tolist() == [1]
+    rec.check("2.weight", "weight", 0, weights)
+    rec.check("2.weight", "update", 0, updates)
+    assert rec.moments("3.weight", "update")["size"].tolist() == [4]  # once a batch
+    assert rec.moments("3.weight", "weight")["calls"].tolist() == [1]
     assert "grad_norm" not in rec.run.batches  # of which of the three?
 
 
@@ -284,8 +253,8 @@ def test_two_optimizers_each_with_its_own_parameters(record: Any) -> None:
             if number == 0:
                 second.step()
                 both = float(norm)
-    assert moments(rec, "0.weight", "update")["calls"].tolist() == [1, 1]
-    assert moments(rec, "2.weight", "update")["calls"].tolist() == [1, 0]  # its optimiser did not step
+    assert rec.moments("0.weight", "update")["calls"].tolist() == [1, 1]
+    assert rec.moments("2.weight", "update")["calls"].tolist() == [1, 0]  # its optimiser did not step
     batches = rec.run.batches
     assert [batches[name][0] for name in ("lr", "lr_1", "lr_2")] == [0.1, 0.01, 0.5]
     assert batches["grad_norm"][0] == pytest.approx(both, rel=1e-6)
@@ -316,13 +285,13 @@ def test_a_closure_is_asked_for_gradients_after_the_step(record: Any, explicit: 
             gradient = model[2].weight.grad
             assert gradient is not None
             steps.append((before, gradient.clone(), model[2].weight.detach() - before))
-    fired = np.flatnonzero(moments(rec, "2.weight", "update")["calls"])
+    fired = np.flatnonzero(rec.moments("2.weight", "update")["calls"])
     assert len(fired) == 2  # without windows of its own, each evaluation is a batch, and the step belongs to the last
     for batch, (before, gradient, update) in zip(fired, steps, strict=True):
-        assert_column(rec, "2.weight", "weight_gradient", batch, [gradient])
-        assert_column(rec, "2.weight", "update", batch, [update])
+        rec.check("2.weight", "weight_gradient", batch, [gradient])
+        rec.check("2.weight", "update", batch, [update])
         if explicit:
-            assert_column(rec, "2.weight", "weight", batch, [before])
+            rec.check("2.weight", "weight", batch, [before])
 
 
 def test_a_step_outside_of_a_batch_is_said_once(record: Any) -> None:
@@ -370,7 +339,7 @@ def test_a_step_that_fails_leaves_nothing_behind(record: Any) -> None:
             optimizer.step()
         model(x)
         assert rec.recorder._parameters._steps == {}
-    assert kinds_of(rec, "update") == []
+    assert rec.names("update") == []
 
 
 def test_weights_without_an_optimizer_are_read_when_the_batch_closes(record: Any) -> None:
@@ -384,8 +353,8 @@ def test_weights_without_an_optimizer_are_read_when_the_batch_closes(record: Any
             after.append(model[0].weight.detach().clone())
         with torch.no_grad():
             model.eval()(x)
-    assert moments(rec, "0.weight", "weight")["calls"].tolist() == [1, 0, 1, 0]
-    assert_column(rec, "0.weight", "weight", 2, [after[2]])
+    assert rec.moments("0.weight", "weight")["calls"].tolist() == [1, 0, 1, 0]
+    rec.check("0.weight", "weight", 2, [after[2]])
     assert rec.run.moments("0.weight", "valid")["calls"].tolist() == [0]
     assert "lr" not in rec.run.batches
     assert rec.recorder.notices.said == ()
@@ -413,9 +382,9 @@ def test_a_step_that_the_scaler_skips_has_no_columns_and_others_are_unscaled(rec
             scaler.step(optimizer)
             scaler.update()
     for kind in ("weight", "weight_gradient", "update"):
-        assert moments(rec, "2.weight", kind)["calls"].tolist() == [1, 0, 1]
-    assert_column(rec, "2.weight", "weight_gradient", 0, [expected[0]])
-    assert_column(rec, "2.weight", "weight_gradient", 2, [expected[2]])
+        assert rec.moments("2.weight", kind)["calls"].tolist() == [1, 0, 1]
+    rec.check("2.weight", "weight_gradient", 0, [expected[0]])
+    rec.check("2.weight", "weight_gradient", 2, [expected[2]])
 
 
 def test_an_optimizer_that_unscales_by_itself(record: Any) -> None:
@@ -436,10 +405,10 @@ def test_an_optimizer_that_unscales_by_itself(record: Any) -> None:
             scaler.step(optimizer)
             scaler.update()
             expected.append((plain, model[2].weight.detach() - before))
-    assert moments(rec, "2.weight", "weight_gradient")["calls"].tolist() == [1, 0, 1]
+    assert rec.moments("2.weight", "weight_gradient")["calls"].tolist() == [1, 0, 1]
     for batch in (0, 2):
-        assert_column(rec, "2.weight", "weight_gradient", batch, [expected[batch][0]])
-        assert_column(rec, "2.weight", "update", batch, [expected[batch][1]])
+        rec.check("2.weight", "weight_gradient", batch, [expected[batch][0]])
+        rec.check("2.weight", "update", batch, [expected[batch][1]])
 
 
 # Parameters of all sorts.
@@ -489,8 +458,8 @@ def test_parameters_of_all_sorts(record: Any) -> None:
         model(x).sum().backward()
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         optimizer.step()
-    assert kinds_of(rec, "weight") == kinds_of(rec, "update")
-    assert kinds_of(rec, "weight") == [
+    assert rec.names("weight") == rec.names("update")
+    assert rec.names("weight") == [
         "embed.weight",
         "lazy.weight",
         "lazy.bias",
@@ -506,13 +475,13 @@ def test_parameters_of_all_sorts(record: Any) -> None:
         "scalar.factor",
         "scalar.powers.0",
     ]
-    assert not {"unused.weight", "unused.bias"} & set(kinds_of(rec, "weight_gradient"))
+    assert not {"unused.weight", "unused.bias"} & set(rec.names("weight_gradient"))
     for name, tensor in gradients.items():
-        assert_column(rec, name, "weight_gradient", 0, [tensor])
-    sparse = moments(rec, "embed.weight", "weight_gradient")
+        rec.check(name, "weight_gradient", 0, [tensor])
+    sparse = rec.moments("embed.weight", "weight_gradient")
     assert (sparse["size"][0], sparse["zeros"][0]) == (28, 20)  # rows 1 and 5 of seven were used
     assert rec.run.stream("scalar.factor", "weight").shape == ()
-    assert moments(rec, "scalar.powers.0", "update")["zeros"].tolist() == [2]
+    assert rec.moments("scalar.powers.0", "update")["zeros"].tolist() == [2]
     assert rec.run.stream("lazy.weight", "weight").module == "Linear"
     assert rec.run.stream("attention.out_proj.weight", "weight").module == "MultiheadAttention"
     assert rec.recorder.notices.said == ()
@@ -525,9 +494,9 @@ def test_parameters_on_meta_and_scalars_outside_of_the_optimizer(record: Any) ->
     with record(model, ["0", "1"], optimizers=[optimizer], kinds=ALL) as rec:
         model(torch.ones(1, 2)).sum().backward()
         optimizer.step()
-    assert "0.extra" not in kinds_of(rec, "weight")
-    assert moments(rec, "1.factor", "update")["zeros"].tolist() == [1]
-    assert moments(rec, "0.weight", "update")["size"].tolist() == [4]
+    assert "0.extra" not in rec.names("weight")
+    assert rec.moments("1.factor", "update")["zeros"].tolist() == [1]
+    assert rec.moments("0.weight", "update")["size"].tolist() == [4]
 
 
 # Scalars.
