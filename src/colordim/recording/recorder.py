@@ -19,7 +19,7 @@ from colordim.column import PHASES, Kind, Phase, Reduction, Sink
 from colordim.errors import ArgumentError, RecordingError
 from colordim.recording import compiled
 from colordim.recording.batches import Batches
-from colordim.recording.calls import Call, calling_frame, replaying
+from colordim.recording.calls import Call, calling_frame, recomputing, replaying
 from colordim.recording.counters import Counters
 from colordim.recording.delivery import Delivery
 from colordim.recording.facets import Facets, Rule
@@ -257,7 +257,7 @@ class Recorder:
 
     def observe(self, name: str, tensor: Any) -> None:
         """Count a tensor that no hook sees, as a stream of its own."""
-        if self._counting and self._activations and self._here():
+        if self._counting and self._activations and self._here() and not recomputing():
             value = tensor if isinstance(tensor, Tensor) else torch.as_tensor(tensor)
             try:
                 self._count(name, value, "", "")
