@@ -174,9 +174,8 @@ def test_half_and_double_precision(tmp_path: Path, dtype: torch.dtype) -> None:
 
 
 def test_masks_of_several_devices_are_kept_apart_and_changed_sizes_start_anew() -> None:
-    layers = [nn.Linear(2, 3), nn.ReLU()]
-    activity = Activity(layers, ["a", "b"], lambda name: None)
-    activity.learn({1: [0]})
+    activity = Activity(["a", "b"], lambda name: None)
+    activity.learn({1: [(0, -1)]})
     activity.open("train", 0)
     activity.called(1, torch.tensor([[1.0, 0.0, 0.0]]), "train")
     activity.close("train", 0)
@@ -185,3 +184,16 @@ def test_masks_of_several_devices_are_kept_apart_and_changed_sizes_start_anew() 
     (active,) = activity._windows["train"].active.values()
     assert active.tolist() == [False, True]
     assert np.asarray(active).dtype == bool
+
+
+def test_channels_that_are_flattened_before_their_activation_function(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(nn.Conv2d(3, 12, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.ReLU(), nn.Linear(12, 2))
+    with torch.no_grad():
+        model[0].bias.fill_(1)
+    want = killed(model[0], 0.25)
+    with colordim.record(model, folder=tmp_path / "run") as rec:
+        for _ in range(3):
+            model(torch.randn(5, 3, 8, 8))
+    assert rec.run.units("0").active.shape == (1, 12)
+    assert dead(rec.run, "0") == want

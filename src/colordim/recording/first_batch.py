@@ -114,15 +114,15 @@ class FirstBatch:
         return {**self._changed, "followers": or_none(self._named_followers) or {}}
 
     @property
-    def owners(self) -> dict[int, list[int | None]]:
-        """Which layer each recorded activation function belongs to, by their numbers and call by call.
+    def owners(self) -> dict[int, list[tuple[int, int] | None]]:
+        """Which layer each recorded activation function belongs to, by their numbers and call by call, and in which dimension its units are.
 
         None where no layer was found, or one that is not recorded.
         """
         if self._compiled and self._recorded < len(self._layers):
             return {}
         return {
-            layer: [owner if owner is not None and owner < self._recorded else None for owner in owners]
+            layer: [owner if owner is not None and owner[0] < self._recorded else None for owner in owners]
             for layer, owners in self._followers.owners.items()
             if layer < self._recorded
         }

@@ -63,13 +63,14 @@ class Followers:
     ran : set of int
         Layers with parameters that ran.
     owners : dict of int to list
-        For activation functions, call by call, the layer that the call belongs to, or None.
+        For activation functions, call by call, the layer that the call belongs to and the dimension of the output
+        that holds its channels (negative if they come last), or None.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self.found: dict[int, int] = {}
         self.ran: set[int] = set()
-        self.owners: dict[int, list[int | None]] = {}
+        self.owners: dict[int, list[tuple[int, int] | None]] = {}
         self._roles = [_role(module) for module in modules]
         self._before: dict[int, list[_Ran]] = {}
 
@@ -99,8 +100,8 @@ class Followers:
         before = self._before.setdefault(thread, [])
         if role == "activation":
             owner = self._assign(layer, output, before)
-            self.owners.setdefault(layer, []).append(owner)
-            return owner
+            self.owners.setdefault(layer, []).append(owner and (owner.layer, owner.dim))
+            return None if owner is None else owner.layer
         self.ran.add(layer)
         dim = channel_dim(module, output.dim())
         before.append(
@@ -113,8 +114,8 @@ class Followers:
         self._before.clear()
         self.owners.clear()
 
-    def _assign(self, activation: int, output: Tensor, before: list[_Ran]) -> int | None:
-        belongs: int | None = None
+    def _assign(self, activation: int, output: Tensor, before: list[_Ran]) -> _Ran | None:
+        belongs: _Ran | None = None
         matched = between = False
         for ran in reversed(before):
             if ran.dim < output.dim() and output.shape[ran.dim] == ran.channels:
@@ -122,7 +123,7 @@ class Followers:
                 if not between:
                     self.found.setdefault(ran.layer, activation)
                 if not ran.normalises:
-                    belongs = ran.layer
+                    belongs = ran
                     break
             between = between or not ran.normalises
         if matched:  # an activation function ends the search for all that ran before it

@@ -101,7 +101,7 @@ class Recorder:
         self._sink = sink
         self._transport = transport or DeviceTransport()
         self._counters = Counters(axis_of, sink.declare, self._transport)
-        self._activity = Activity([target.module for target in self._targets], self._names, self._counters.stream)
+        self._activity = Activity(self._names, self._counters.stream)
         self._clock = Clock(every)
         self._meter = Meter(Governor(budget), lambda: sink.seconds)
         self._batches = Batches(

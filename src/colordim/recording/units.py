@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from colordim.binning.units import mark_active
 from colordim.column import PHASES, Phase, Stream
-from colordim.recording.channels import channel_dim, leads_with_channels
 
 __all__ = ["WINDOW", "Activity", "Judged"]
 
@@ -69,10 +68,8 @@ class Activity:
 
     Parameters
     ----------
-    modules : sequence of Module
-        The recorded layers, by their numbers.
     names : sequence of str
-        Their names.
+        Of the recorded layers, by their numbers.
     stream : callable
         Returns the stream of a layer's output by its name, None if there is none.
 
@@ -82,14 +79,10 @@ class Activity:
         For each activation function that is judged, the layers that its calls in a batch belong to.
     """
 
-    def __init__(
-        self, modules: Sequence[nn.Module], names: Sequence[str], stream: Callable[[str], Stream | None]
-    ) -> None:
+    def __init__(self, names: Sequence[str], stream: Callable[[str], Stream | None]) -> None:
         self._names = names
         self._stream = stream
-        self._leads = [leads_with_channels(module) for module in modules]
-        self._modules = modules
-        self.owners: Mapping[int, Sequence[int | None]] = {}
+        self.owners: Mapping[int, Sequence[tuple[int, int] | None]] = {}
         self._on: dict[int, int] = {}
         self._calls: dict[int, int] = {}
         self._batch: dict[_Key, Tensor] = {}
@@ -97,8 +90,8 @@ class Activity:
         self._ran = False
         self._windows: dict[Phase, _Window] = {phase: _Window() for phase in PHASES}
 
-    def learn(self, owners: Mapping[int, Sequence[int | None]]) -> None:
-        """Take the layers that each activation function belongs to, by their numbers, call by call of a batch."""
+    def learn(self, owners: Mapping[int, Sequence[tuple[int, int] | None]]) -> None:
+        """Take the layers that each activation function belongs to, with the dimension of their units, call by call."""
         self.owners = {layer: calls for layer, calls in owners.items() if any(owner is not None for owner in calls)}
 
     def called(self, layer: int, output: Tensor, phase: Phase) -> None:
@@ -108,10 +101,12 @@ class Activity:
             return
         call = self._calls.get(layer, 0)
         self._calls[layer] = call + 1
-        owner = owners[call] if call < len(owners) else owners[-1] if len(set(owners)) == 1 else None
-        if owner is None or not output.dim() or not _has_units(output):
+        found = owners[call] if call < len(owners) else owners[-1] if len(set(owners)) == 1 else None
+        if found is None or not _has_units(output):
             return
-        dim = channel_dim(self._modules[owner], output.dim()) if self._leads[owner] else output.dim() - 1
+        owner, dim = found
+        if not -output.dim() <= dim < output.dim():
+            return
         window, key = self._windows[phase], (owner, output.device)
         if key in window.all_active or key in self._all_active:
             self._ran = True
