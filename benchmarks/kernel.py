@@ -23,6 +23,7 @@ from torch import Tensor
 from colordim.axis import LinearAxis, SignedLogAxis
 from colordim.binning import Row, backend, reference
 from colordim.binning.kernel import Kernel
+from colordim.binning.units import mark_by_operations
 
 AXES: dict[str, SignedLogAxis | LinearAxis] = {"log": SignedLogAxis(), "linear": LinearAxis(-10, 10, 200)}
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -122,7 +123,7 @@ def shown(quantiles: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure and print both tables."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one size, for a look in passing")
     quick = parser.parse_args().quick
@@ -145,7 +146,37 @@ def main() -> None:
             read = "read" + name[name.index(",") :] if name.endswith(KINDS) else "read, float32, Gaussian"
             table.add_row(name, *(shown(ratios(times, name, read)) for times in measured.values()))
     console.print(table)
+    if not quick:
+        show_units(console, kernel)
     show_targets(console, [measured[sizes[-1], threads] for threads in (1, 2)], sizes[-1])
+
+
+def marking(mark: Callable[[Tensor, int, Tensor], bool], x: Tensor) -> Work:
+    """Return the search for the active units of a tensor, beginning with none."""
+    active = torch.zeros(x.shape[1], dtype=torch.bool)
+    return lambda: (active.zero_(), mark(x, 1, active))
+
+
+def show_units(console: Console, kernel: Kernel) -> None:
+    """Show what it costs to see which units are active, on one thread."""
+    torch.set_num_threads(1)
+    table = Table(title="active units, float32, 1 thread: ns a value, median (quartiles)")
+    for title in ("shape", "dead units", "kernel", "torch", "read"):
+        table.add_column(title, justify="right")
+    for shape, dead in itertools.product(((64, 64, 32, 32), (2048, 1024)), (0.0, 0.3, 1.0)):
+        generator = torch.Generator().manual_seed(1)
+        x = torch.randn(shape, generator=generator).relu()
+        x[:, torch.rand(shape[1], generator=generator) < dead] = 0
+        ways: dict[str, Callable[[], object]] = {
+            "kernel": marking(kernel.mark_active, x),
+            "torch": marking(mark_by_operations, x),
+            "read": x.sum,
+        }
+        times = measure(ways, 1.0)
+        nanoseconds = (np.quantile(times[way], [0.5, 0.25, 0.75]) / x.numel() * 1e9 for way in ways)
+        cells = (f"{median:.3f} ({low:.3f}-{high:.3f})" for median, low, high in nanoseconds)
+        table.add_row(str(list(shape)), f"{dead:.0%}", *cells)
+    console.print(table)
 
 
 def show_targets(console: Console, both: list[dict[str, list[float]]], n: int) -> None:

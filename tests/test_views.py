@@ -446,6 +446,19 @@ def test_layers_whose_gradients_differ_by_decades_are_all_seen() -> None:
     assert "of the panel's own window" in words(figure)
 
 
+def test_parameters_that_are_taken_now_and_then_fill_their_panel_until_they_end() -> None:
+    taken: list[tuple[Phase, int, Values]] = [
+        ("train", 0, {"w": np.ones(4) if i % 5 == 0 else None}) for i in range(20)
+    ]
+    run = build(taken + [("train", 0, {"w": None})] * 10, AXES[0], kind="update")
+    (image,) = images(run.colorful(kind="update", colorbar=None))
+    blank = np.ma.getmaskarray(image.get_array()).all(axis=0)
+    assert blank.tolist() == [False] * 20 + [True] * 10
+    run = build(taken, AXES[0], kind="activation")
+    (image,) = images(run.colorful(colorbar=None))
+    assert np.ma.getmaskarray(image.get_array()).all(axis=0).sum() == 16  # a layer that did not run is a gap
+
+
 def test_the_footer_tells_the_rows_of_every_window() -> None:
     run = training(AXES[1], layers=1)
     assert "row: 0.0" in words(run.colorful(window=(-4, 4)))

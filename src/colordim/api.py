@@ -276,7 +276,7 @@ def record(
         from colordim.recording.kinds import as_kinds
         from colordim.recording.recorder import Recorder
         from colordim.recording.scaling import Scale
-        from colordim.recording.select import nearest, roots, select
+        from colordim.recording.select import class_name, nearest, roots, select
     except ImportError as error:
         raise DependencyError(
             'recording needs PyTorch, which is not installed: pip install "colordim[torch]".'
@@ -327,7 +327,7 @@ def record(
             facets=rules,
         )
 
-    label = type(roots(model)[-1]).__name__  # not that of a wrapper
+    label = class_name(roots(model)[-1])  # not that of a wrapper
     mine = distributed.recorded(ranks)
     if mine is None:
         idle = f"this rank does not record, as ranks={ranks!r}: read the run on rank 0, or open its folder."

@@ -65,9 +65,13 @@ class ColordimWarning(UserWarning):
     """Something was not recorded, or not written; training goes on."""
 
 
+# What lies between a line of the user's and a hook, or the end of a `with` block.
+_NOT_THE_USERS = frozenset({"colordim", "torch", "contextlib"})
+
+
 def warn(sentence: str) -> None:
     """Issue a :class:`ColordimWarning` that points at the line of the user's code that led here."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "colordim":
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USERS:
         level, frame = level + 1, frame.f_back
     warnings.warn(sentence, ColordimWarning, stacklevel=level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from colordim import statistics
 from colordim.column import COUNTERS, Phase, Stream
 from colordim.errors import ArgumentError
 from colordim.run import Run
+from colordim.store.base import Block
 
 if TYPE_CHECKING:
     from colordim.charts.classes import ClassCounts
@@ -93,6 +95,8 @@ def panel(
     start, stop = span
     width, level = column_width(stop - start, int(inches * DPI))
     block = run.columns(stream, phase, start, stop, level)
+    if stream.kind in ("weight", "weight_gradient", "update"):
+        block = _as_taken(block)
     columns = regular(
         block.first, block.number, block.counts, block.counters, block.moments, width=width, start=start, stop=stop
     )
@@ -100,6 +104,22 @@ def panel(
     marks = not_finite(run, stream, phase, span) if columns.not_finite.any() else ""
     note = f"zeros {percent(zeros)}" if columns.total("size") else "never ran"
     return Panel(caption(stream, note, mark), phase, stream.axis, columns, start, stop, *epochs, marks)
+
+
+def _as_taken(block: Block) -> Block:
+    """Leave out the batches between two in which a parameter was looked at, so that the first is shown until the next.
+
+    Parameters are taken every n steps. What is missing for longer than they usually lie apart remains a gap.
+    """
+    calls = block.counters[:, COUNTERS.index("calls")]
+    fired = np.flatnonzero(calls)
+    if fired.size < 2:
+        return block
+    apart = np.median(np.diff(block.first[fired]))
+    last = np.searchsorted(fired, np.arange(len(block)), side="right") - 1
+    since = block.first - block.first[fired[np.maximum(last, 0)]]
+    keep = (calls > 0) | (last < 0) | (since >= apart)
+    return Block(*(getattr(block, field.name)[keep] for field in fields(block)))
 
 
 def epochs(run: Run, phase: Phase) -> Epochs:

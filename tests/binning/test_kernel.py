@@ -1,9 +1,11 @@
 """The compiled kernel equals the reference, bin by bin, at every processor level and with every number of threads."""
 
+import copy
 import ctypes
 import itertools
 import math
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -266,14 +268,59 @@ def test_what_stands_for_other_values_is_read_as_those(library: Path) -> None:
     x = torch.randn(100, generator=torch.Generator().manual_seed(4))
     check(kernel, torch.nn.Parameter(x), LOG)
     check(kernel, x.requires_grad_(), LOG)
-    negative = torch.complex(x.detach(), x.detach()).conj().imag
-    assert negative.is_neg()
-    check(kernel, negative, LOG)
+    for negative in (torch.complex(x.detach(), x.detach()).conj().imag, torch._neg_view(x.detach() + 1)):
+        assert negative.is_neg()
+        check(kernel, negative, LOG)
     got, want = Row.new(LOG, x.device), Row.new(LOG, x.device)
     kernel.bin_into(x.detach().as_subclass(Labelled), LOG, got)
     kernel.bin_into(torch._efficientzerotensor(3), LOG, got)
     reference.bin_into(torch.cat([x.detach(), torch.zeros(3)]), LOG, want)
     assert torch.equal(got.counts, want.counts)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:Sparse CSR")
+def test_tensors_without_memory_of_their_own_are_counted_like_the_reference_does(library: Path) -> None:
+    kernel = Kernel(library)
+    x = torch.randn(100, 7, generator=torch.Generator().manual_seed(4)).relu()
+    nested = torch.nested.nested_tensor([x, x[:50]])
+    for tensor in (x.to_sparse(), x.to_sparse_csr(), nested, nested.transpose(1, 2), torch.empty(0), x[:, :0]):
+        got, want = Row.new(LOG, x.device), Row.new(LOG, x.device)
+        assert kernel.bin_into(tensor, LOG, got)
+        assert reference.bin_into(tensor, LOG, want)
+        assert torch.equal(got.counts, want.counts)
+    row = Row.new(LOG, x.device)
+    for transform in (torch.func.vmap, torch.func.grad, torch.func.functionalize):
+        transform(lambda y: y.sum() + kernel.bin_into(y, LOG, row))(x)
+    assert not kernel.bin_into(x.to("meta"), LOG, row)
+    assert not row.counts.any()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda row: pickle.loads(pickle.dumps(row))])
+def test_a_copy_of_a_row_has_counters_of_its_own(library: Path, copied: Callable[[Row], Row]) -> None:
+    kernel, row = Kernel(library), Row.new(LOG, torch.device("cpu"))
+    kernel.bin_into(torch.ones(3), LOG, row)
+    row.peek()
+    other = copied(row)
+    for _ in range(2):
+        kernel.bin_into(torch.ones(100), LOG, other)
+    assert int(row.counts[833]) == int(row.peek()[0][833]) == 3
+    assert int(other.counts[833]) == int(other.peek()[0][833]) == 203
+
+
+def test_a_row_serves_several_kernels_and_equal_axes(kernels: list[Kernel]) -> None:
+    row = Row.new(LOG, torch.device("cpu"))
+    for kernel in kernels:
+        for _ in range(2):
+            kernel.bin_into(torch.ones(100, dtype=torch.bfloat16), SignedLogAxis(), row)
+    assert int(row.counts[833]) == 200 * len(kernels)
+
+
+def test_a_compiler_without_vectors_builds_a_kernel_that_counts_the_same(compile_kernel: Callable[..., Path]) -> None:
+    kernel = Kernel(compile_kernel("-DPLAIN_C"))
+    assert kernel.name == "kernel, baseline"
+    for axis, dtype in itertools.product((LOG, LINEAR), DTYPES):
+        check(kernel, values_for(axis, 3000, np.random.default_rng(2), dtype), axis)
+    assert kernel.mark_active(torch.ones(3, 4), 1, torch.zeros(4, dtype=torch.bool))
 
 
 def test_an_axis_that_was_freed_is_not_mistaken_for_its_successor(library: Path) -> None:

@@ -81,9 +81,9 @@ def test_a_single_active_element_is_found_wherever_it_is(
         x = torch.zeros(shape, dtype=dtype)
         dead = rng.random(shape[dim]) < rng.choice([0.02, 0.3, 1.0])
         for unit in np.flatnonzero(~dead):
-            place = [(0, size // 2, size - 1, int(rng.integers(size)))[rng.integers(4)] for size in shape]
+            place = [[0, size // 2, size - 1, int(rng.integers(size))][rng.integers(4)] for size in shape]
             place[dim] = int(unit)
-            x[tuple(place)] = (LEAST, -1.0, math.nan)[rng.integers(3)] if dtype != torch.float16 else 6e-8
+            x[tuple(place)] = 6e-8 if dtype == torch.float16 else [LEAST, -1.0, math.nan][unit % 3]
         check(x, dim)
         for kernel in kernels:
             check(x, dim, kernel.mark_active)

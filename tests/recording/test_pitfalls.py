@@ -261,3 +261,12 @@ def test_a_spawned_process_gets_a_model_without_hooks(record: Any, tmp_path: Pat
         twin(X)
     assert rec.phases() == []
     assert "recorder" not in repr([m._forward_hooks for m in twin.modules()]).lower()
+
+
+def test_a_notice_points_at_the_line_that_called_the_model(record: Any) -> None:
+    model = nn.Sequential(nn.Linear(4, 4)).to("meta")
+    with pytest.warns(ColordimWarning) as caught, record(model):
+        model(torch.empty(2, 4, device="meta"))
+    assert {warning.filename for warning in caught} <= {__file__, str(Path(__file__).with_name("conftest.py"))}
+    said = next(warning for warning in caught if "cannot be read" in str(warning.message))
+    assert 'model(torch.empty(2, 4, device="meta"))' in Path(__file__).read_text("utf-8").splitlines()[said.lineno - 1]

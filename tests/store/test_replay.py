@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from colordim.run import Run
 from colordim.store.base import Block
 from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
+from colordim.store.tail import TailReader
 from colordim.store.writer import FolderWriter
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -133,6 +136,91 @@ def test_files_are_plain_parquet(kit: Any, tmp_path: Path) -> None:
     counted = sum(sum(row) for row in table.column("counts").to_pylist())
     outside = sum(sum(moments.column(name).to_pylist()) for name in ("under", "over", "nan", "pos_inf", "neg_inf"))
     assert counted + outside == sum(moments.column("size").to_pylist())
+
+
+@pytest.mark.parametrize("options", [{}, {"seal_bytes": 1}], ids=["tail", "sealed"])
+def test_rows_are_only_lent(kit: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    """What was appended may be overwritten at once: the recorder counts the next batch in the same memory."""
+    memory, writer = MemoryStore(), FolderWriter(tmp_path, {}, flush_batches=3, **options)
+    for step in kit.training(2, 100):
+        step.into(memory)
+        for stream in step.new:
+            writer.declare(stream)
+        rows, moments = step.rows.copy(), step.moments.copy()
+        writer.append(step.batch, list(step.streams), rows, moments)
+        rows[:], moments[:] = -1, np.nan
+        if step.batch.batch % 10 == 0:
+            writer.flush()
+    writer.flush()
+    kit.same(FolderReader(tmp_path), memory)
+    writer.close("stopped")
+    kit.same(FolderReader(tmp_path), memory)
+
+
+@pytest.mark.parametrize("options", [{}, {"seal_bytes": 20_000}], ids=["tail", "sealed"])
+def test_streams_that_take_turns(kit: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    """Two models that are trained in turn: each batch has the columns of one of them; later one of them stops."""
+    rng = np.random.default_rng(0)
+    streams = [kit.stream(number) for number in range(5)]
+    memory, writer = MemoryStore(), FolderWriter(tmp_path, {}, flush_batches=16, **options)
+    for sink in (memory, writer):
+        for stream in streams:
+            sink.declare(stream)
+    fired = 0
+    for number in range(120):
+        chosen = streams[:2] if number % 3 or number > 60 else streams[2:]
+        fired += len(chosen)
+        rows = np.concatenate([kit.row(rng, stream) for stream in chosen])
+        for sink in (memory, writer):
+            batch = Batch(number, number, "train", 0, 0, 0.0)
+            sink.append(batch, chosen, rows.copy(), np.full((len(chosen), 4), float(number)))
+    writer.flush()
+    kit.same(FolderReader(tmp_path), memory)
+    for tail in tmp_path.rglob("tail-0000000000.cdt"):
+        read = TailReader(tail, 0)
+        read.refresh(ended=False)
+        assert len(read.frames) <= 10, "a change of streams makes no frame of its own, but for the first"
+    assert writer._layout.streams == streams[:2], "there is no room kept for what has stopped"
+    writer.close("stopped")
+    moments = [pq.read_metadata(file).num_rows for file in tmp_path.rglob("moments/*/*.parquet")]
+    assert sum(moments) == fired, "a stream has moments only where it fired"
+
+
+def test_pandas_is_never_imported(tmp_path: Path) -> None:
+    """Several functions of pyarrow import it if it is there, which takes half a second in the midst of a training."""
+    code = """
+import importlib.abc, sys
+
+class Found(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "pandas":
+            print("pandas is imported")
+
+sys.meta_path.insert(0, Found())
+import numpy as np
+from colordim.axis import SignedLogAxis
+from colordim.column import Batch, Stream, Units
+from colordim.store.folder import FolderReader
+from colordim.store.writer import FolderWriter
+
+stream = Stream(0, "layer", "activation", "", "", (), 0, SignedLogAxis(3))
+writer = FolderWriter(sys.argv[1], {}, flush_batches=4)
+writer.declare(stream)
+for number in range(20):
+    values = {"loss": 1.0} if number > 5 else {}
+    batch = Batch(number, number, "train", 0, 0, 0.0, number != 3, values)
+    columns = ([stream], np.arange(1033) % 7, np.ones((1, 4))) if batch.recorded else ([], np.zeros(0, int), np.zeros((0, 4)))
+    writer.append(batch, *columns, [Units(0, "relu", "train", number, number, 8, b"a")])
+for reason in (None, "stopped"):
+    writer.flush() if reason is None else writer.close(reason)
+    reader = FolderReader(sys.argv[1])
+    print(sum(len(block) for block in reader.blocks(stream, "train", 0, 99)), len(reader.units(stream, "train")))
+    print(len(reader.batches()["loss"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run")], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["19", "20", "20"] * 2
 
 
 @pytest.mark.parametrize("batches", [0, 1])

@@ -4,32 +4,29 @@
 
 #define REAL level
 
-/* Floats from n numbers of 16 bits, a multiple of CHUNK. */
+/* Floats from n numbers of 16 bits, a multiple of CHUNK, in another order. */
 static ALWAYS_INLINE void NAME(widen)(const char *from, int n, enum dtype dtype, float *to)
 {
-    enum { LANES = VECTOR_BYTES / 4 };
-    typedef uint16_t halves __attribute__((vector_size(VECTOR_BYTES / 2)));
     typedef uint32_t words __attribute__((vector_size(VECTOR_BYTES)));
+    enum { WORDS = VECTOR_BYTES / 4 };
+    for (int i = 0; dtype == BFLOAT16 && i < n; i += 2 * WORDS) { /* two in a word: each is the upper half of a float */
+        words pairs, shifted;
+        memcpy(&pairs, from + i * 2, sizeof pairs);
+        shifted = pairs << 16;
+        pairs &= UINT32_C(0xffff0000);
+        memcpy(to + i, &shifted, sizeof shifted);
+        memcpy(to + i + WORDS, &pairs, sizeof pairs);
+    }
 #ifdef LEVEL_HAS_F16C
-    if (dtype == FLOAT16) {
-        for (int i = 0; i < n; i += 8)
-            _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + i * 2))));
-        return;
+    for (int i = 0; dtype == FLOAT16 && i < n; i += 8)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + i * 2))));
+#else
+    for (int i = 0; dtype == FLOAT16 && i < n; ++i) {
+        uint16_t half;
+        memcpy(&half, from + i * 2, sizeof half);
+        to[i] = float_of_bits(widen_half(half));
     }
 #endif
-    if (dtype == FLOAT16)
-        for (int i = 0; i < n; ++i) {
-            uint16_t half;
-            memcpy(&half, from + i * 2, sizeof half);
-            to[i] = float_of_bits(widen_half(half));
-        }
-    else
-        for (int i = 0; i < n; i += LANES) {
-            halves narrow;
-            memcpy(&narrow, from + i * 2, sizeof narrow);
-            words wide = __builtin_convertvector(narrow, words) << 16;
-            memcpy(to + i, &wide, sizeof wide);
-        }
 }
 
 /* A chunk of a block, as floats or doubles; the buffer is for those that were halves. */

@@ -74,7 +74,7 @@ def grid_of(
     """Lay out a figure of so many panels, and choose its colour bars; parameters as :func:`colorful_grid`."""
     if bar == "auto":
         bar = "each" if panels <= _FEW else "shared"
-    gap = 1.55 if bar == "each" else 0.5 if window == "own" else 0.14
+    gap = 1.55 if bar == "each" else 0.56 if window == "own" else 0.14
     right = {"each": 1.5, "shared": 1.95, None: 0.2}[bar]
     margins = Margins(gap=gap, right=right, top=0.3, bottom=0.62)
     for _ in range(2):  # the height of the titles depends on the width of the panels, and that on nothing of theirs
@@ -269,6 +269,8 @@ def _footer(
             f"row: {inner} within ±{tick_text(linthresh)}, beyond {percent(edges[-1] / edges[-2] - 1)} of the value"
         )
     parts += ["blank: no value", "strips: all beyond the window", "red: zero", "blue: epoch begins"]
+    if any(panel.columns.held.any() for panel in panels):
+        parts.append("what was not recorded repeats the column before")
     if any(_marked(panel.columns) for panel in panels):
         parts.append("pink: NaN or Inf")
     if mean:

@@ -11,7 +11,7 @@ from torch import nn
 
 from colordim.recording.transport import is_capturing
 
-__all__ = ["Call", "calling_frame", "replaying"]
+__all__ = ["Call", "calling_frame", "recomputing", "replaying"]
 
 
 # Looked up once, since every hook asks.
@@ -43,3 +43,16 @@ def calling_frame() -> FrameType | None:
 def replaying() -> bool:
     """Whether modules run for another purpose than a forward pass: recomputed in backward, traced, captured."""
     return _graph_task() != -1 or _is_tracing() or is_capturing()
+
+
+def recomputing() -> bool:
+    """Whether a checkpoint runs a part of the forward pass once more; the hook of a gradient is no part of it."""
+    if torch._C._current_graph_task_id() == -1:
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        where = frame.f_globals.get("__name__")
+        if where in ("torch.utils.checkpoint", "torch.autograd.graph"):  # the latter runs backward, and its hooks
+            return bool(where == "torch.utils.checkpoint")
+        frame = frame.f_back
+    return False

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from colordim.binning.tensors import flatten
-from colordim.recording.select import layer_name, roots
+from colordim.recording.select import class_name, layer_name, roots
 
 __all__ = ["SAMPLED_ABOVE", "Moments", "describe", "fans", "identity", "moments_of", "or_none"]
 
@@ -122,7 +122,7 @@ def _modules(root: nn.Module) -> list[dict[str, Any]]:
     return [
         {
             "path": path,
-            "class": type(module).__name__,
+            "class": class_name(module),
             "arguments": or_none(module.extra_repr),
             "training": bool(module.training),
             "children": [paths[getattr(child, "_orig_mod", child)] for child in module.children()],

@@ -17,7 +17,7 @@ from colordim.recording.facts import Moments, describe, identity, moments_of, or
 from colordim.recording.followers import Followers
 from colordim.recording.hooks import InertHook
 from colordim.recording.outputs import tensors
-from colordim.recording.select import Target, select
+from colordim.recording.select import Target, class_name, select
 
 __all__ = ["FirstBatch"]
 
@@ -170,4 +170,4 @@ def _has_lazy(module: nn.Module) -> bool:
 
 
 def _kind(module: nn.Module) -> dict[str, str]:
-    return {"module": type(module).__name__, "arguments": module.extra_repr()}
+    return {"module": class_name(module), "arguments": module.extra_repr()}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import warnings
 
-from colordim.errors import ColordimWarning
+from colordim.errors import ColordimWarning, warn
 
 __all__ = ["Notices"]
 
@@ -29,6 +28,6 @@ class Notices:
             return
         self._said[key] = sentence
         try:
-            warnings.warn(sentence, ColordimWarning, stacklevel=2)
+            warn(sentence)
         except ColordimWarning:  # warnings are errors here, but an error of ours must not stop a training
             _logger.warning(sentence)

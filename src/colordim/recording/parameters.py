@@ -22,7 +22,7 @@ from colordim.column import COUNTERS, MOMENTS, Kind, Reduction
 from colordim.recording.kinds import OF_PARAMETERS, Host
 from colordim.recording.outputs import is_countable
 from colordim.recording.scaling import divided
-from colordim.recording.select import Target, own_parameters
+from colordim.recording.select import Target, class_name, own_parameters
 from colordim.recording.transport import is_capturing
 from colordim.recording.window import Window
 
@@ -202,7 +202,7 @@ class Parameters:
                     continue
                 key = target.name, type(module)  # a lazy module is of another class once it has parameters
                 if key not in self._described:
-                    self._described[key] = type(module).__name__, module.extra_repr()
+                    self._described[key] = class_name(module), module.extra_repr()
                 described = self._described[key]
                 found[id(tensor)] = _Parameter(tensor, f"{target.name}.{name}", *described, len(found))
         return list(found.values())

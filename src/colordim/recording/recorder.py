@@ -19,7 +19,7 @@ from colordim.column import PHASES, Kind, Phase, Reduction, Sink
 from colordim.errors import ArgumentError, RecordingError
 from colordim.recording import compiled
 from colordim.recording.batches import Batches
-from colordim.recording.calls import Call, calling_frame, replaying
+from colordim.recording.calls import Call, calling_frame, recomputing, replaying
 from colordim.recording.counters import Counters
 from colordim.recording.delivery import Delivery
 from colordim.recording.facets import Facets, Rule
@@ -31,7 +31,7 @@ from colordim.recording.notices import Notices
 from colordim.recording.outputs import is_countable, tensors
 from colordim.recording.parameters import Parameters, replicated
 from colordim.recording.process import generation
-from colordim.recording.select import Target, all_modules, roots
+from colordim.recording.select import Target, all_modules, class_name, roots
 from colordim.recording.transport import DeviceTransport, Transport, is_capturing
 from colordim.recording.units import Activity
 from colordim.recording.watch import replaced, worth_a_look
@@ -257,7 +257,7 @@ class Recorder:
 
     def observe(self, name: str, tensor: Any) -> None:
         """Count a tensor that no hook sees, as a stream of its own."""
-        if self._counting and self._activations and self._here():
+        if self._counting and self._activations and self._here() and not recomputing():
             value = tensor if isinstance(tensor, Tensor) else torch.as_tensor(tensor)
             try:
                 self._count(name, value, "", "")
@@ -402,7 +402,7 @@ class Recorder:
         if self._model is None:
             return
         for number, target in replaced(self._targets, all_modules(self._model)):
-            before, after = type(self._targets[number].module).__name__, type(target.module).__name__
+            before, after = class_name(self._targets[number].module), class_name(target.module)
             self._targets[number] = target
             self._described[number] = None
             self._hook(number, target.module)
@@ -466,7 +466,7 @@ class Recorder:
     def _describe(self, layer: int) -> tuple[str, str, str]:
         # At its first output: a lazy module is of another class by then.
         target = self._targets[layer]
-        described = target.name, type(target.module).__name__, target.module.extra_repr()
+        described = target.name, class_name(target.module), target.module.extra_repr()
         self._described[layer] = described
         return described
 

@@ -13,7 +13,18 @@ from torch import nn
 
 from colordim.errors import SelectionError
 
-__all__ = ["Layers", "Target", "all_modules", "is_leaf", "layer_name", "nearest", "own_parameters", "roots", "select"]
+__all__ = [
+    "Layers",
+    "Target",
+    "all_modules",
+    "class_name",
+    "is_leaf",
+    "layer_name",
+    "nearest",
+    "own_parameters",
+    "roots",
+    "select",
+]
 
 #: One way to name layers: a name or pattern, a class, or a function of name and module.
 Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
@@ -45,9 +56,16 @@ def roots(model: nn.Module) -> list[nn.Module]:
         chain.append(inner)
 
 
+def class_name(module: nn.Module) -> str:
+    """Return the name of a module's class; of one that FSDP2 has made its own class for, that of the class below."""
+    kind = type(module)
+    wrapped = kind.__name__.startswith("FSDP") and any(base.__name__ == "FSDPModule" for base in kind.__mro__)
+    return kind.__bases__[-1].__name__ if wrapped else kind.__name__
+
+
 def layer_name(path: str, module: nn.Module) -> str:
     """Return the name of a module's stream: its path without what torch.compile adds, or its class if it has none."""
-    return ".".join(part for part in path.split(".") if part and part != "_orig_mod") or type(module).__name__
+    return ".".join(part for part in path.split(".") if part and part != "_orig_mod") or class_name(module)
 
 
 def select(model: nn.Module, layers: Layers = None) -> list[Target]:

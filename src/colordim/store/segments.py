@@ -41,6 +41,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: Rows of moments that share a row group: below that, the footer would outweigh the data.
 _GROUP_ROWS = 4096
+#: Batches whose frames are put together before they are sealed.
+_JOINED = 16
 #: Bytes of a page: what Arrow needs for one stays in the processor's cache, and compresses best.
 _PAGE_BYTES = 128 << 10
 _KEY = b"colordim"
@@ -59,6 +61,7 @@ class Segment:
         self.first = first
         self._tables: list[pa.Table] = []
         self._parts: list[Columns] = []
+        self._small: list[Columns] = []
         self._units: list[Units] = []
         self._begin = np.zeros(1, np.int64)
         self._occupied = np.zeros(0, np.bool_)
@@ -81,7 +84,11 @@ class Segment:
         columns = frame.columns
         if columns is None:
             return
-        self._parts.append(columns)
+        if self._small and not np.array_equal(self._small[0].stream, columns.stream):
+            self._join()
+        self._small.append(columns)
+        if sum(part.number for part in self._small) >= _JOINED:
+            self._join()
         self._recorded += columns.number
         self._columns += int(np.count_nonzero(columns.fired))
         if len(self._begin) <= len(streams):
@@ -90,6 +97,12 @@ class Segment:
         place = np.repeat(self._begin[columns.stream], np.diff(columns.offsets)) + columns.bucket
         self._cells += len(place) - int(np.count_nonzero(self._occupied[place]))
         self._occupied[place] = True
+
+    def _join(self) -> None:
+        # A slow training has a frame a batch: sealing so many parts, stream by stream, would take twice the time.
+        if self._small:
+            self._parts.append(Columns.join(self._small) if len(self._small) > 1 else self._small[0])
+            self._small = []
 
     def seal(self, folder: Path, streams: Sequence[Stream], between: Callable[[], None]) -> None:
         """Write the segment's files; the batches, which make it count, come last.
@@ -108,6 +121,7 @@ class Segment:
         OSError
             If the disk does not take the data; no part of a file is left then.
         """
+        self._join()
         table = join_batches(self._tables)
         recorded = numbers(table.column("batch"))[numbers(table.column("recorded"))]
         ids = np.unique(np.concatenate([np.zeros(0, np.int32), *(part.stream for part in self._parts)])).tolist()

@@ -100,6 +100,31 @@ class Columns:
             counts=rows.take(place, axis=1).T.astype(_smallest(highest), order="C"),
         )
 
+    @classmethod
+    def join(cls, parts: Sequence[Columns]) -> Columns:
+        """Return the columns of all `parts`, which have the same streams, as those of one chunk."""
+        streams = len(parts[0].stream)
+        bins = 1 + max(int(part.bucket.max(initial=0)) for part in parts)
+        keys = [np.repeat(np.arange(streams) * bins, np.diff(part.offsets)) + part.bucket for part in parts]
+        occupied = np.zeros(streams * bins, np.bool_)
+        for key in keys:
+            occupied[key] = True
+        row = np.cumsum(occupied) - 1
+        place = np.flatnonzero(occupied)
+        ends = np.cumsum([part.number for part in parts])
+        counts = np.zeros((len(place), ends[-1]), np.result_type(*(part.counts for part in parts)))
+        for part, key, end in zip(parts, keys, ends, strict=True):
+            counts[row[key], end - part.number : end] = part.counts
+        return cls(
+            stream=parts[0].stream,
+            fired=np.concatenate([part.fired for part in parts], axis=1),
+            counters=np.concatenate([part.counters for part in parts], axis=1),
+            moments=np.concatenate([part.moments for part in parts], axis=1),
+            offsets=np.searchsorted(place, np.arange(streams + 1) * bins),
+            bucket=(place % bins).astype(np.int32),
+            counts=counts,
+        )
+
     @property
     def number(self) -> int:
         """How many batches there are."""

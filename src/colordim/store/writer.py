@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.column import Batch, Stream, Units
-from colordim.errors import ColordimWarning
+from colordim.errors import ColordimWarning, warn
 from colordim.store.chunk import Chunk, Layout
 from colordim.store.disk import Disk, create
 
@@ -276,7 +275,7 @@ class FolderWriter:
         message, self._message = self._message, None
         if message:
             try:
-                warnings.warn(message, ColordimWarning, stacklevel=3)
+                warn(message)
             except ColordimWarning:  # warnings are errors here, but ours must not stop a training
                 sys.stderr.write(f"colordim: {message}\n")
 
