@@ -401,3 +401,11 @@ def test_a_scaler_of_another_make_is_asked(record: Any) -> None:
     with record(model, kinds=BOTH, scaler=Scaler()) as rec:
         (4 * model(torch.ones(2, 4)).sum()).backward()
     rec.check("0", "gradient", 0, [torch.ones(6)])
+
+
+def test_a_layer_that_runs_by_itself_belongs_to_no_batch(record: Any) -> None:
+    model = nn.Sequential(nn.Linear(4, 3))
+    with record(model, kinds={"gradient": 1}) as rec:
+        model(torch.ones(2, 4)).sum().backward()
+        model[0](torch.ones(2, 4)).sum().backward()
+    assert calls(rec, "0") == [1]

@@ -175,7 +175,6 @@ class Parameters:
                     each, before = step.before.pop()
                     torch.sub(_local(each.tensor).detach(), before, out=before)
                     self._count("update", each, before)
-                    del before  # so that its memory is free for the next
                 if not batch.stepped:
                     for each in step.others:
                         self._count("update", each, _zeros(each.tensor))
