@@ -121,9 +121,9 @@ def resnet18(seconds: float) -> Columns:
 
 #: By name: what gives the columns within some seconds, these seconds, and how many batches are written.
 NETWORKS: dict[str, tuple[Callable[[float], Columns], float, int]] = {
-    "lesson network": (lambda seconds: record(lesson_network(), 28, seconds, 1408), 9, 1408),
-    "resnet18": (resnet18, 10, 256),
-    "linear": (lambda seconds: record(lesson_network(), 28, seconds, 1024, range=(-10, 10)), 6, 1024),
+    "lesson network": (lambda seconds: record(lesson_network(), 28, seconds, 1024), 8, 1024),
+    "resnet18": (resnet18, 5, 160),
+    "linear": (lambda seconds: record(lesson_network(), 28, seconds, 768, range=(-10, 10)), 5, 768),
 }
 
 
@@ -210,6 +210,7 @@ def main() -> None:
     x = torch.randn(16, 8, 28, 28)
     pause = functools.partial(lambda: step(x).sum().backward())
     console = Console()
+    load()
     table = Table(title="What writing costs: real columns, level 0, moments included")
     table.add_column("")
     cells: dict[str, list[str]] = {}

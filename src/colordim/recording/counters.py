@@ -228,7 +228,7 @@ class Counters:
             for slot in fired:
                 slot.clear()
         fired.clear()
-        if len(arena.slots) != len(self._slots):
+        if len(arena.slots) != self._hosts:
             self._arena = _Arena(list(self._slots.values()))
 
     def _forget(self, slot: _Slot) -> None:

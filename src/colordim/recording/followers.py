@@ -100,7 +100,7 @@ class Followers:
         before = self._before.setdefault(thread, [])
         if role == "activation":
             owner = self._assign(layer, output, before)
-            self.owners.setdefault(layer, []).append(owner and (owner.layer, owner.dim))
+            self.owners.setdefault(layer, []).append(None if owner is None else (owner.layer, owner.dim))
             return None if owner is None else owner.layer
         self.ran.add(layer)
         dim = channel_dim(module, output.dim())
