@@ -184,3 +184,21 @@ def test_an_exported_program_is_free_of_our_operators(record: Any) -> None:
         exported = torch.export.export(model.eval(), (torch.randn(2, 4),))
         model(torch.randn(2, 4))
     assert not any("colordim" in str(node.target) for node in exported.graph.nodes)
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place"])
+def test_a_model_that_is_one_of_torchs_own_classes(record: Any, how: str) -> None:
+    def net() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 2))
+
+    xs, graphs = batches(6), Graphs()
+    with record(net()) as eager:
+        train(eager.recorder._model, xs)
+    with record(compiled(net(), how, graphs)) as rec:
+        train(rec.recorder._model, xs)
+    assert graphs.number == 2  # training and evaluation
+    assert rec.phases() == eager.phases() == ["train"] * 6 + ["valid"]
+    for stream in eager.run.streams:
+        for phase in ("train", "valid"):
+            assert np.array_equal(rec.run.counts(stream.name, phase), eager.run.counts(stream.name, phase))

@@ -25,6 +25,7 @@ __all__ = [
     "is_compiled",
     "is_compiled_itself",
     "leave",
+    "traces_hooks",
 ]
 
 
@@ -87,6 +88,22 @@ def is_compiled(model: nn.Module) -> bool:
 def is_compiled_itself(module: nn.Module) -> bool:
     """Return whether this very module was given to torch.compile."""
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def traces_hooks(root: nn.Module, wrapper: nn.Module | None) -> bool:
+    """Return whether a root is compiled together with its own hooks.
+
+    torch.compile puts a frame of its own around what is one of torch's classes (``nn.Sequential``), and
+    traces the call with its hooks; around other modules they run outside of the graph.
+
+    Parameters
+    ----------
+    root : Module
+    wrapper : Module or None
+        The module around it, if there is one.
+    """
+    entry = getattr(root, "_compiled_call_impl", None) or getattr(wrapper, "forward", None)
+    return hasattr(getattr(entry, "_torchdynamo_orig_callable", None), "__wrapped__")
 
 
 def _targets(module: int) -> list[tuple[CompiledTarget, int]]:

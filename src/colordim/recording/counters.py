@@ -122,6 +122,7 @@ class Counters:
         self._fired: list[_Slot] = []
         self._arena = _Arena([])
         self._uses_devices = False
+        self._moved_in = True  # nobody waits for a place in the arena
 
     def count(
         self,
@@ -228,8 +229,9 @@ class Counters:
             for slot in fired:
                 slot.clear()
         fired.clear()
-        if len(arena.slots) != self._hosts:
+        if not self._moved_in:
             self._arena = _Arena(list(self._slots.values()))
+            self._moved_in = True
 
     def _forget(self, slot: _Slot) -> None:
         """Forget what was counted of a stream, and of its facets, which add up to it."""
@@ -250,6 +252,7 @@ class Counters:
             self._uses_devices |= self._transport.is_device(row.counts)
             if on_host:
                 slot.host = row
+                self._moved_in = False
             else:
                 slot.devices[device] = row
         return row

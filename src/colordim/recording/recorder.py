@@ -141,8 +141,12 @@ class Recorder:
         if self._first is not None:
             self._first.attach(lambda: self._counting)
         untraced = False
+        wrapper: nn.Module | None = None
         for root in roots(self._model):  # from the outside in: what a compiled wrapper wraps is compiled as well
             untraced = untraced or compiled.is_compiled_itself(root)
+            if compiled.traces_hooks(root, wrapper):
+                untraced = False
+            wrapper = root
             enter, leave = root_hooks(self, compiled.connect(root, self, 0), untraced)
             self._handles.append(root.register_forward_pre_hook(enter, prepend=True))
             self._handles.append(root.register_forward_hook(leave, always_call=True))
