@@ -27,14 +27,15 @@ from colordim.recording.first_batch import FirstBatch
 from colordim.recording.governor import Governor, Meter
 from colordim.recording.gradients import GradientHook, Gradients
 from colordim.recording.hooks import OutputHook, root_hooks
+from colordim.recording.layers import Layers
 from colordim.recording.notices import Notices
-from colordim.recording.outputs import is_countable, tensors
+from colordim.recording.outputs import tensors
 from colordim.recording.parameters import Parameters, replicated
 from colordim.recording.process import generation
-from colordim.recording.select import Target, all_modules, class_name, roots
+from colordim.recording.select import Target, roots
 from colordim.recording.transport import DeviceTransport, Transport, is_capturing
 from colordim.recording.units import Activity
-from colordim.recording.watch import replaced, worth_a_look
+from colordim.recording.watch import worth_a_look
 from colordim.recording.window import Clock, Window
 
 __all__ = ["Recorder"]
@@ -94,14 +95,13 @@ class Recorder:
         self.notices = Notices()
         self._model: nn.Module | None = model
         self._is_compiled = compiled.is_compiled(model)
-        self._targets = list(targets)
-        self._names = [target.name for target in self._targets]
-        self._described: list[tuple[str, str, str] | None] = [None] * len(self._targets)
+        targets = list(targets)
+        names = [target.name for target in targets]
         self._optimizers = list(optimizers)
         self._sink = sink
         self._transport = transport or DeviceTransport()
         self._counters = Counters(axis_of, sink.declare, self._transport)
-        self._activity = Activity(self._names, self._counters.stream)
+        self._activity = Activity(names, self._counters.stream)
         self._clock = Clock(every)
         self._meter = Meter(Governor(budget), lambda: sink.seconds)
         self._batches = Batches(
@@ -117,17 +117,18 @@ class Recorder:
             lost=self._lost,
             every=every,
         )
-        self._facets = Facets(facets, self._names, self._counters, self.notices) if facets else None
+        self._lock = threading.RLock()
+        parts = Facets(facets, names, self._counters, self.notices) if facets else None
+        self._layers = Layers(targets, self._counters, self._activity, parts, self.notices, self._lock)
         self._kinds = dict(kinds)
         self._gradients = Gradients(self, scaler) if "gradient" in kinds else None
-        self._parameters = Parameters(self, self._targets, self._optimizers, kinds, replicated(model))
-        self._lock = threading.RLock()
+        self._parameters = Parameters(self, targets, self._optimizers, kinds, replicated(model))
         self._generation = generation()
         self._handles: list[Any] = []
         self._hooked: dict[int, list[Any]] = {}
-        self._disabled: set[int] = set()
         self._explicit = False
         self._counting = False
+        self._phase: Phase = "train"
         self._activations = True
         self._call: Call | None = None
         self._first = first
@@ -136,8 +137,8 @@ class Recorder:
         """Register the hooks."""
         if self._model is None or self._handles:
             raise RecordingError("this recording is used up: begin another with colordim.record(...).")
-        for number, target in enumerate(self._targets):
-            self._hook(number, target.module)
+        for number, module in enumerate(self._layers.modules):
+            self._hook(number, module)
         if self._first is not None:
             self._first.attach(lambda: self._counting)
         untraced = False
@@ -187,7 +188,7 @@ class Recorder:
         self._hooked.clear()
         compiled.disconnect(self)
         self._model = None
-        self._targets.clear()
+        self._layers.release()
         self._optimizers.clear()
         with self._lock:
             self._batches.drain()
@@ -264,9 +265,9 @@ class Recorder:
         if self._counting and self._activations and self._here() and not recomputing():
             value = tensor if isinstance(tensor, Tensor) else torch.as_tensor(tensor)
             try:
-                self._count(name, value, "", "")
+                self._layers.count(name, value, "", "")
             except Exception as error:
-                self._failed(name, None, error)
+                self._layers.failed(name, None, error)
 
     def flush(self) -> None:
         """Make everything up to the last closed batch readable."""
@@ -282,23 +283,23 @@ class Recorder:
             began = time.perf_counter()
             try:
                 if isinstance(output, Tensor):  # as nearly always: no need to walk
-                    self._count_output(layer, "", output)
+                    self._layers.count_output(layer, "", output, self._phase)
                 else:
                     for suffix, tensor in tensors(output):
-                        self._count_output(layer, suffix, tensor)
+                        self._layers.count_output(layer, suffix, tensor, self._phase)
             except Exception as error:
-                self._failed(self._names[layer], layer, error)
+                self._layers.failed(self._layers.names[layer], layer, error)
             self._meter.spend(time.perf_counter() - began)
 
     def on_tensor(self, layer: int, suffix: str, tensor: Tensor) -> None:
         if self._counts(layer):
             began = time.perf_counter()
             try:
-                self._count_output(layer, suffix, tensor)
+                self._layers.count_output(layer, suffix, tensor, self._phase)
                 if self._first is not None:
                     self._first.called_compiled(layer, tensor)
             except Exception as error:
-                self._failed(self._names[layer], layer, error)
+                self._layers.failed(self._layers.names[layer], layer, error)
             self._meter.spend(time.perf_counter() - began)
 
     def on_root_enter(self, module: nn.Module) -> None:
@@ -351,7 +352,7 @@ class Recorder:
         return self._model is not None and self._here()
 
     def describe(self, layer: int) -> tuple[str, str, str]:
-        return self._described[layer] or self._describe(layer)
+        return self._layers.describe(layer)
 
     def inside(self) -> bool:
         return self._counting
@@ -371,7 +372,7 @@ class Recorder:
         order: int | None = None,
         shape: tuple[int, ...] | None = None,
     ) -> None:
-        self._count(name, tensor, module, arguments, kind, reduction, None, order, shape)
+        self._layers.count(name, tensor, module, arguments, kind, reduction, order, shape)
 
     def rows(self, kind: Kind) -> Mapping[str, list[Row]]:
         return self._counters.rows(kind)
@@ -394,27 +395,14 @@ class Recorder:
         self._counting = False
         self._learn()
         recorded = self._batches.open(phase)
-        if worth_a_look(self._batches.batches):
-            self._follow_replaced()
+        self._phase = phase
+        if worth_a_look(self._batches.batches) and self._model is not None:
+            for number, module in self._layers.follow(self._model):
+                self._hook(number, module)
         self._activations = self.is_due("activation")
         if recorded and self._first is not None:
             self._first.open()
         return recorded
-
-    def _follow_replaced(self) -> None:
-        """Record what was put in the place of recorded modules: synchronised batch norms, merged adapters."""
-        if self._model is None:
-            return
-        for number, target in replaced(self._targets, all_modules(self._model)):
-            before, after = class_name(self._targets[number].module), class_name(target.module)
-            self._targets[number] = target
-            self._described[number] = None
-            self._hook(number, target.module)
-            self.notices.say(
-                f"replaced:{target.name}",
-                f"{target.name!r} was replaced ({before} by {after}) while it was recorded: batches up to now may lack "
-                "it, from here on the new one is recorded; begin recording after the model is complete.",
-            )
 
     def _close(self) -> None:
         self._counting = False
@@ -457,55 +445,12 @@ class Recorder:
             if (self._batches.window if self._explicit else self._call) is None:
                 self._fired_outside(layer)
             return False
-        return self._activations and layer not in self._disabled and self._here() and not replaying()
-
-    def _count_output(self, layer: int, suffix: str, tensor: Tensor) -> None:
-        if is_countable(tensor):
-            name, module, arguments = self._described[layer] or self._describe(layer)
-            counted = self._count(name + suffix, tensor, module, arguments)
-            if counted and layer in self._activity.owners and not suffix and self._batches.window is not None:
-                with self._lock:
-                    self._activity.called(layer, tensor, self._batches.window.phase)
-
-    def _describe(self, layer: int) -> tuple[str, str, str]:
-        # At its first output: a lazy module is of another class by then.
-        target = self._targets[layer]
-        described = target.name, class_name(target.module), target.module.extra_repr()
-        self._described[layer] = described
-        return described
-
-    def _count(self, name: str, tensor: Tensor, module: str, arguments: str, *facts: Any) -> bool:
-        with self._lock:
-            if self._facets is not None and self._facets.has(name, *facts[:1]):
-                self.notices.say(
-                    f"facet:{name}",
-                    f'{name!r} is a facet already, so the element of a tuple of that name is recorded as "{name}\'".',
-                )
-                name += "'"
-            counted = self._counters.count(name, tensor, module, arguments, *facts)
-            if counted and self._facets is not None:
-                self._facets.count(name, tensor, module, arguments, *facts)
-        if not counted:
-            self.notices.say(
-                f"unreadable:{name}",
-                f"{name!r} is not recorded: its values cannot be read here "
-                f"({type(tensor).__name__} of {tensor.dtype} on {tensor.device}).",
-            )
-        return counted
-
-    def _failed(self, name: str, layer: int | None, error: Exception) -> None:
-        if layer is not None:
-            self._disabled.add(layer)
-        self.notices.say(
-            f"failed:{name}",
-            f"{name!r} is no longer recorded, because counting it failed ({type(error).__name__}: {error}); "
-            "training goes on.",
-        )
+        return self._activations and layer not in self._layers.disabled and self._here() and not replaying()
 
     def _fired_outside(self, layer: int) -> None:
         if not self._here() or replaying():
             return
-        name = self._names[layer]
+        name = self._layers.names[layer]
         way_out = (
             'put it into `with rec.batch("train"):` or `with rec.batch("valid"):` if it belongs to the training'
             if self._explicit
