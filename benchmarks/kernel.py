@@ -167,7 +167,11 @@ def show_units(console: Console, kernel: Kernel) -> None:
         generator = torch.Generator().manual_seed(1)
         x = torch.randn(shape, generator=generator).relu()
         x[:, torch.rand(shape[1], generator=generator) < dead] = 0
-        ways: dict[str, Work] = {"kernel": marking(kernel.mark_active, x), "torch": marking(mark_by_operations, x), "read": x.sum}
+        ways: dict[str, Work] = {
+            "kernel": marking(kernel.mark_active, x),
+            "torch": marking(mark_by_operations, x),
+            "read": x.sum,
+        }
         times = measure(ways, 1.0)
         nanoseconds = (np.quantile(times[way], [0.5, 0.25, 0.75]) / x.numel() * 1e9 for way in ways)
         cells = (f"{median:.3f} ({low:.3f}-{high:.3f})" for median, low, high in nanoseconds)
