@@ -167,7 +167,7 @@ def show_units(console: Console, kernel: Kernel) -> None:
         generator = torch.Generator().manual_seed(1)
         x = torch.randn(shape, generator=generator).relu()
         x[:, torch.rand(shape[1], generator=generator) < dead] = 0
-        ways: dict[str, Callable[[], object]] = {
+        ways: dict[str, Work] = {
             "kernel": marking(kernel.mark_active, x),
             "torch": marking(mark_by_operations, x),
             "read": x.sum,

@@ -307,12 +307,17 @@ def test_a_copy_of_a_row_has_counters_of_its_own(library: Path, copied: Callable
     assert int(other.counts[833]) == int(other.peek()[0][833]) == 203
 
 
-def test_a_row_serves_several_kernels_and_equal_axes(kernels: list[Kernel]) -> None:
+def test_a_row_serves_several_kernels_and_axes(kernels: list[Kernel]) -> None:
     row = Row.new(LOG, torch.device("cpu"))
     for kernel in kernels:
         for _ in range(2):
             kernel.bin_into(torch.ones(100, dtype=torch.bfloat16), SignedLogAxis(), row)
+        assert row.target.kernel is kernel
     assert int(row.counts[833]) == 200 * len(kernels)
+    row = Row.new(LINEAR, torch.device("cpu"))
+    for hi in (2, 4):
+        kernels[0].bin_into(torch.ones(100), LinearAxis(0, hi, 200), row)
+    assert row.counts[[50, 100]].tolist() == [100, 100]
 
 
 def test_a_compiler_without_vectors_builds_a_kernel_that_counts_the_same(compile_kernel: Callable[..., Path]) -> None:

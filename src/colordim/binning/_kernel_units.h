@@ -2,24 +2,27 @@
  * A magnitude of `least` or more is active; NaN and infinities have the largest magnitudes of all. Only units that are
  * not known to be active are looked at, and no further than to their first active element. */
 
-/* Where a unit has `inner` elements in a row. Return how many of the units are not active. */
+/* Where a unit has `inner` elements in a row. Return how many of the units are not active. Memory is read in its order. */
 static int64_t NAME(mark_runs)(const REAL *x, int64_t outer, int64_t units, int64_t inner, REAL least, uint8_t *active)
 {
     int64_t inactive = 0;
-    for (int64_t unit = 0; unit < units; ++unit) {
-        REAL any = active[unit];
-        for (int64_t i = 0; i < outer && !any; ++i) {
+    for (int64_t unit = 0; unit < units; ++unit)
+        inactive += !active[unit];
+    for (int64_t i = 0; i < outer && inactive; ++i)
+        for (int64_t unit = 0; unit < units; ++unit) {
+            if (active[unit])
+                continue;
             const REAL *run = x + (i * units + unit) * inner;
+            REAL any = 0;
             for (int64_t begin = 0, group = 16; begin < inner && !any; begin += group, group = group < 1024 ? 4 * group : group) {
                 int64_t end = inner - begin < group ? inner : begin + group;
                 VECTORISE(reduction(| : any))
                 for (int64_t j = begin; j < end; ++j)
                     any |= (run[j] & MAGNITUDE) >= least;
             }
+            active[unit] = any != 0;
+            inactive -= any != 0;
         }
-        active[unit] = any != 0;
-        inactive += !any;
-    }
     return inactive;
 }
 
