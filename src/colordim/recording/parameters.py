@@ -106,6 +106,8 @@ class Parameters:
 
     def close(self) -> None:
         """Take note that the batch is about to be closed."""
+        if not self._optimizers and not self._every:
+            return
         window = self._host.window
         # A closure opens batches during its step; other steps are over, or were left by an exception.
         self._steps = {key: step for key, step in self._steps.items() if step.closure}
