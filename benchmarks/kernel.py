@@ -28,7 +28,7 @@ from colordim.binning.units import mark_by_operations
 AXES: dict[str, SignedLogAxis | LinearAxis] = {"log": SignedLogAxis(), "linear": LinearAxis(-10, 10, 200)}
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KINDS = ("Gaussian", "ReLU")
-SECONDS = 13.0
+SECONDS = 5.0
 
 Work = Callable[[], object]
 

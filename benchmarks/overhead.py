@@ -229,11 +229,11 @@ class Recorder:
 
 RECORDERS = (
     Recorder("none (A/A)", no_recording, 6),
-    Recorder("colordim", with_colordim, 14, ours=True),
+    Recorder("colordim", with_colordim, 12, ours=True),
     Recorder("colordim, all kinds", with_all_kinds, 8, ours=True, optimizer=True),
     Recorder("colordim, budget=0.02", functools.partial(with_colordim, budget=0.02), 10, ours=True),
     Recorder("colordim, reference backend", with_reference, 4, ours=True),
-    Recorder("fastai ActivationStats(with_hist)", with_fastai, 6),
+    Recorder("fastai ActivationStats(with_hist)", with_fastai, 5),
     Recorder("2019: clone, cpu, histc, cat", with_cat, 4),
     Recorder("wandb.watch(log='all', log_freq=1)", with_wandb, 5),
     Recorder("TensorBoard add_histogram", with_tensorboard, 4),

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 from colordim.axis import LinearAxis
-from colordim.binning import bin_into
+from colordim.binning import bin_into, use_backend
 from colordim.errors import ColordimWarning
 
 
@@ -232,7 +232,10 @@ def test_lazy_modules_are_recorded_from_their_first_call(record: Any) -> None:
 
 
 @pytest.mark.pitfall("inference mode")
-def test_inference_mode_then_training(record: Any) -> None:
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_inference_mode_then_training(record: Any, request: Any, backend: str | None) -> None:
+    use_backend(backend)
+    request.addfinalizer(use_backend)
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     with record(model) as rec:
         model.eval()
@@ -244,6 +247,11 @@ def test_inference_mode_then_training(record: Any) -> None:
             model.eval()(torch.randn(2, 4))
     assert rec.sizes("0") == [8]
     assert rec.sizes("0", "valid") == [8, 8]
+    with record(model) as rec, rec.batch("valid"):
+        with torch.inference_mode():
+            model(torch.randn(2, 4))
+        model(torch.randn(2, 4))  # into the same row
+    assert rec.sizes("0", "valid") == [16]
 
 
 def test_autocast_bfloat16_counts_what_the_layer_returned(record: Any) -> None:
