@@ -197,3 +197,23 @@ def test_channels_that_are_flattened_before_their_activation_function(tmp_path: 
             model(torch.randn(5, 3, 8, 8))
     assert rec.run.units("0").active.shape == (1, 12)
     assert dead(rec.run, "0") == want
+
+
+class Shard(Tensor):
+    """A tensor that only stands for others, as a DTensor does."""
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "output", [torch.eye(3).to_sparse(), torch.ones(2, 3).as_subclass(Shard)], ids=["sparse", "shard"]
+)
+def test_tensors_that_do_not_hold_all_units_are_not_judged(output: Tensor) -> None:
+    activity = Activity(["a", "b"], lambda name: None)
+    activity.learn({1: [(0, -1)]})
+    activity.open("train", 0)
+    activity.called(1, output, "train")
+    activity.close("train", 0)
+    assert activity._windows["train"].active == {}
