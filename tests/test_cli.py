@@ -231,3 +231,8 @@ def test_tiny_gradients_fill_the_terminal_with_labels_of_their_own(tmp_path: Pat
         assert any("e-06" in label for label in labels)
         drawn = [line for line in lines if set(line[10:]) & set("#%@")]
         assert len(drawn) > 5
+
+
+def test_it_runs_as_a_module_as_well() -> None:
+    shown = subprocess.run([sys.executable, "-m", "colordim", "--help"], capture_output=True, text=True, check=True)
+    assert "show" in shown.stdout

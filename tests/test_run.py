@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from colordim.axis import LinearAxis
+from colordim.axis import LinearAxis, SignedLogAxis
 from colordim.column import COUNTERS, Batch, Facet, Kind, Phase, Stream, Units
 from colordim.errors import ColordimWarning, StreamError
-from colordim.run import Run
+from colordim.run import Run, UnitWindows
 from colordim.store.memory import MemoryStore
 
 AXIS = LinearAxis(0, 4, 4)
@@ -338,3 +338,28 @@ def test_units_that_are_not_there() -> None:
         run.dead_units("body.conv", window=1)
     with pytest.raises(ValueError, match="'test' is not a phase"):
         run.units("head", "test")  # type: ignore[arg-type]
+
+
+def test_the_name_of_a_layer_stands_for_its_parameters() -> None:
+    store = MemoryStore()
+    for number, (kind, name) in enumerate(
+        [("activation", "fc"), ("weight", "fc.weight"), ("weight", "fc.bias"), ("weight", "fc2.weight")]
+    ):
+        store.declare(Stream(number, name, kind, "Linear", "", (2,), number, SignedLogAxis()))  # type: ignore[arg-type]
+    run = Run(store)
+    assert [stream.name for stream in run.select("fc", "weight")] == ["fc.weight", "fc.bias"]
+    assert [stream.name for stream in run.select("fc")] == ["fc"]
+
+
+def test_a_last_window_of_units_that_is_shorter_is_joined_to_the_one_before() -> None:
+    def windows(*rows: tuple[int, int, list[int]]) -> UnitWindows:
+        return UnitWindows.of(
+            [Units(0, "relu", "train", first, last, 3, np.packbits(bits).tobytes()) for first, last, bits in rows]
+        ).settled()
+
+    full = windows((0, 63, [1, 1, 0]), (64, 127, [1, 0, 0]))
+    assert full.dead.tolist() == [1, 2]
+    begun = windows((0, 63, [1, 1, 0]), (64, 127, [1, 0, 0]), (128, 130, [0, 0, 1]))
+    assert (begun.first.tolist(), begun.last.tolist()) == ([0, 64], [63, 130])
+    assert begun.dead.tolist() == [1]
+    assert windows((0, 5, [0, 1, 1])).dead.tolist() == [0]  # there is nothing to join it to

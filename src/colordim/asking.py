@@ -82,6 +82,8 @@ def asked(
     if kind not in kinds:
         return f"The run has no {PLURALS[kind]}: it holds {' and '.join(PLURALS[kind] for kind in kinds)}."
     streams = run.select(layers, kind)
+    if kind != "activation" and "train" not in phases:
+        return f"There are no {PLURALS[kind]} of validation batches: take phase='train'."
     if all(end <= begin for begin, end in spans.values()):
         return f"There are no {' or '.join(spans)} batches in what is to be shown."
     return Asked(streams, phases, spans)

@@ -23,6 +23,7 @@ __all__ = [
     "KINDS",
     "MOMENTS",
     "NO_MOMENTS",
+    "OF_PARAMETERS",
     "PHASES",
     "Batch",
     "Facet",
@@ -39,6 +40,9 @@ Kind = Literal["activation", "gradient", "weight", "weight_gradient", "update"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 Reduction = Literal["sum", "replicated"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+#: Kinds whose streams are named by parameters, ``fc.weight``, and not by layers.
+OF_PARAMETERS: tuple[Kind, ...] = ("weight", "weight_gradient", "update")
 
 #: Integer counters that follow the bins in a row: ``zeros`` (of either sign) are also in their bin,
 #: ``size`` is the number of elements, ``calls`` how often the module ran in the batch.

@@ -79,7 +79,9 @@ def notes(run: Run) -> str:
     """Say what recording cost, where it is known, and what of the run is missing."""
     from colordim.charts.labels import percent
 
-    parts = [f"recording took {percent(run.cost)} of the training time"] if np.isfinite(run.cost) else []
+    cost = run.cost
+    took = percent(cost) + " of" if cost < 1 else f"{cost:.1f} times"
+    parts = [f"recording took {took} the training time"] if np.isfinite(cost) else []
     return "  ·  ".join([*parts, *(f"INCOMPLETE: {problem}" for problem in run.problems[:2])])
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import COUNTERS, MOMENTS, PHASES, Kind, Phase, Stream, Units
+from colordim.column import COUNTERS, MOMENTS, OF_PARAMETERS, PHASES, Kind, Phase, Stream, Units
 from colordim.errors import ArgumentError, StreamError, warn
 from colordim.store.base import Block, Reader
 from colordim.store.pyramid import coarsest_level, merge
@@ -184,7 +184,8 @@ class Run:
         ----------
         layers : Stream, str, int or a sequence of them, optional
             A string may hold the wildcards ``*``, ``?`` and ``[...]``; ``"head[*]"`` is every part of ``head``.
-            A number is a position among the whole layers of the kind.
+            A number is a position among the whole layers of the kind. Of weights, their gradients and updates
+            the name of a layer stands for all its parameters.
         kind : str
             Kind of the streams.
 
@@ -206,6 +207,8 @@ class Run:
             if isinstance(key, str) and all(stream.name != key for stream in streams):
                 pattern = key.replace("[*]", "[[]*]")
                 matching = [stream for stream in streams if fnmatch.fnmatchcase(stream.name, pattern)]
+                if not matching and kind in OF_PARAMETERS:  # a layer stands for its parameters
+                    matching = [stream for stream in streams if stream.name.startswith(f"{key}.")]
                 if not matching:
                     raise StreamError(f"no stream of the run matches {key!r}; {_nearest(key, streams)}")
                 chosen |= {stream.id for stream in matching if stream.facet is None} or {s.id for s in matching}
@@ -304,6 +307,8 @@ class Run:
         Returns
         -------
         UnitWindows
+            Of 64 training batches each, and of each validation pass (at most 64 batches); a last one that
+            is shorter than the one before is joined to it.
             Without windows if the units of that layer are not recorded.
         """
         if phase not in PHASES:
@@ -315,7 +320,7 @@ class Run:
                 (s, each) for s in self.streams for each in self._reader.units(s, phase) if each.judged_on == found.name
             ]
             windows = [each for s, each in owners] if len({s.id for s, _ in owners}) == 1 else []
-        return UnitWindows.of(windows)
+        return UnitWindows.of(windows).settled()
 
     def dead_units(self, layer: StreamKey, phase: Phase = "train", window: int = -1) -> npt.NDArray[np.int64]:
         """Return the numbers of the units of a layer that were not active even once in a window of batches.
@@ -343,8 +348,8 @@ class Run:
         windows = self.units(layer, phase)
         if not len(windows):
             raise StreamError(
-                f"the {phase} batches hold nothing about the units of {self.stream(layer).name!r}: "
-                "they are recorded of layers with channels or features, judged on what follows them."
+                f"the {phase} batches hold nothing about the units of {self.stream(layer).name!r}: they are judged on the "
+                "activation function that follows, which has to be a recorded module (nn.ReLU(), not F.relu)."
             )
         if not -len(windows) <= window < len(windows):
             raise ArgumentError(f"window={window} cannot be: there are {len(windows)}, from 0 to {len(windows) - 1}.")
@@ -410,6 +415,16 @@ class UnitWindows:
         return cls(
             first, last, np.array(rows, np.bool_).reshape(len(rows), number), found[0].judged_on if found else ""
         )
+
+    def settled(self) -> UnitWindows:
+        """Return the same with a last window that is shorter than the one before joined to it.
+
+        A window that has only begun holds too few batches to call a unit dead that is seldom active.
+        """
+        if len(self) < 2 or self.last[-1] - self.first[-1] >= self.last[-2] - self.first[-2]:
+            return self
+        active = np.concatenate([self.active[:-2], self.active[-2:].any(axis=0, keepdims=True)])
+        return UnitWindows(self.first[:-1], np.append(self.last[:-2], self.last[-1:]), active, self.judged_on)
 
     def __len__(self) -> int:
         return len(self.first)

@@ -113,10 +113,10 @@ def test_windows_phases_and_units_that_die_later(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model: Any = nn.Sequential(nn.Linear(8, 10), nn.ReLU(), nn.Linear(10, 2))
     with colordim.record(model, folder=tmp_path / "run") as rec:
-        for batch in range(150):
+        for batch in range(200):
             if batch == 64:
                 killed(model[0], 0.2)
-            if batch == 140:
+            if batch == 128:
                 with torch.no_grad():
                     model[0].bias.fill_(0)
             with rec.batch("train"):
@@ -126,11 +126,21 @@ def test_windows_phases_and_units_that_die_later(tmp_path: Path) -> None:
                     model(torch.randn(32, 8))
         units = rec.run.units("0")
     assert units.first.tolist() == [0, 64, 128]
-    assert units.last.tolist() == [63, 127, 149]
+    assert units.last.tolist() == [63, 127, 199]  # eight batches are too few to judge by
     assert (~units.active).sum(axis=1).tolist() == [0, 2, 0]
-    valid = rec.run.units("0", "valid")
-    assert (valid.first.tolist(), valid.last.tolist()) == ([0], [2])
-    assert valid.active.all()  # batch 0 was before they died
+    valid = rec.run.units("0", "valid")  # each pass by itself
+    assert (valid.first.tolist(), valid.last.tolist()) == ([0, 1, 2, 3], [0, 1, 2, 3])
+    assert (~valid.active).sum(axis=1).tolist() == [0, 2, 0, 0]
+
+
+def test_a_window_that_has_only_begun_makes_no_unit_dead(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
+    want = killed(model[0], 0.1)
+    with colordim.record(model, folder=tmp_path / "run") as rec:
+        for _ in range(65):
+            model(torch.randn(1, 8))  # of one sample about half the units are active
+    assert dead(rec.run, "0") == want
 
 
 def test_a_discarded_batch_leaves_no_mark(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class Batches:
         clock.every = self._every * meter.governor.every
         self.window = window = clock.open(phase)
         if window.recorded:
-            self._judged += self._activity.open(phase, window.index)
+            self._judged += self._activity.open(phase, window.index, window.epoch)
         if self._early:
             early, self._early = self._early, {}
             self.log(early)

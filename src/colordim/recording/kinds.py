@@ -13,13 +13,12 @@ from colordim.errors import ArgumentError
 from colordim.recording.notices import Notices
 from colordim.recording.window import Window
 
-__all__ = ["NEED_OPTIMIZER", "OF_PARAMETERS", "Host", "Kinds", "as_kinds"]
+__all__ = ["NEED_OPTIMIZER", "Host", "Kinds", "as_kinds"]
 
 #: What `kinds=` accepts.
 Kinds = str | Sequence[str] | Mapping[str, int]
 
 #: Kinds that are read from parameters, and not from what layers return.
-OF_PARAMETERS: tuple[Kind, ...] = ("weight", "weight_gradient", "update")
 #: Kinds that are read when an optimiser steps.
 NEED_OPTIMIZER: tuple[Kind, ...] = ("weight_gradient", "update")
 

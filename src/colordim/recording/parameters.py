@@ -18,8 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from colordim.column import COUNTERS, MOMENTS, Kind, Reduction
-from colordim.recording.kinds import OF_PARAMETERS, Host
+from colordim.column import COUNTERS, MOMENTS, OF_PARAMETERS, Kind, Reduction
+from colordim.recording.kinds import Host
 from colordim.recording.outputs import is_countable
 from colordim.recording.scaling import divided
 from colordim.recording.select import Target, class_name, own_parameters

@@ -53,7 +53,7 @@ class Judged:
 class _Window:
     """The window of a phase that is open."""
 
-    number: int = -1
+    number: tuple[int, int] = (-1, -1)
     first: int = 0
     last: int = 0
     active: dict[_Key, Tensor] = field(default_factory=dict)
@@ -144,10 +144,11 @@ class Activity:
             window.unsaid += 1
         self.discard()
 
-    def open(self, phase: Phase, index: int) -> list[Judged]:
+    def open(self, phase: Phase, index: int, epoch: int = 0) -> list[Judged]:
         """Begin a batch; return what is known of the window before, if the batch begins another."""
         window = self._windows[phase]
-        number = index // WINDOW
+        # A validation pass is short, and is judged by itself.
+        number = (index // WINDOW, epoch if phase == "valid" else 0)
         if number == window.number:
             return []
         found = self._told(phase)
