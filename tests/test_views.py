@@ -626,3 +626,12 @@ def test_no_two_panels_have_the_same_title() -> None:
     for figure in (run.colorful(colorbar=None), run.dead()):
         titles = [next(t.get_text() for t in ax.texts if "…" in t.get_text()) for ax in figure.axes]
         assert len(set(titles)) == 60
+
+
+def test_gradients_of_validation_and_a_cost_beyond_the_training_are_said() -> None:
+    values: Values = {"fc": np.ones(4), "gradient:fc": np.ones(4)}
+    batches: list[tuple[Phase, int, Values]] = [("train", 0, values), ("valid", 0, values)]
+    cost = {"recording_s": [3.0, 3.0], "step_s": [2.0, 2.0]}
+    run = build(batches, SignedLogAxis(), logged=cost)
+    assert "no gradients of the outputs of validation batches" in words(run.colorful(kind="gradient", phase="valid"))
+    assert "recording took 1.5 times the training time" in words(run.colorful())
