@@ -1,8 +1,9 @@
 """Batches on their way to the sink: in order, and as late as their numbers need to arrive from a device.
 
-A batch that was counted on the CPU is handed on at once; batches that were passed over, a few together. Rows of a device stay there until several batches wait; then
-they are copied together, and handed on when a later batch finds that they have arrived. Nothing waits for a device,
-except at the end, when somebody wants to read, or when too much is under way.
+A batch that was counted on the CPU is handed on at once; batches that were passed over, a few together. Rows of a
+device stay there until several batches wait; then they are copied together, and handed on when a later batch finds that
+they have arrived. Nothing waits for a device, except at the end, when somebody wants to read, or when too much is under
+way.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ __all__ = ["NEED_OPTIMIZER", "Host", "Kinds", "as_kinds"]
 #: What `kinds=` accepts.
 Kinds = str | Sequence[str] | Mapping[str, int]
 
-#: Kinds that are read from parameters, and not from what layers return.
 #: Kinds that are read when an optimiser steps.
 NEED_OPTIMIZER: tuple[Kind, ...] = ("weight_gradient", "update")
 

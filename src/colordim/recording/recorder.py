@@ -225,7 +225,6 @@ class Recorder:
             return
         with self._lock:
             self._explicit = True
-            self._counting = False
             self._counting = self._open(phase)
 
     def commit(self) -> None:
