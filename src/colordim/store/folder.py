@@ -76,6 +76,7 @@ class FolderReader:
         self._lock = threading.Lock()
         self._info = read_info(self._path)
         self._sealed: dict[int, tuple[Table, int]] = {}
+        self._units: dict[int, Sequence[Units]] = {}
         self._tails: dict[int, TailReader] = {}
         self._footers: OrderedDict[Path, Footer] = OrderedDict()
         self._problems: dict[object, str] = {}
@@ -253,6 +254,8 @@ class FolderReader:
     def _units_of(self, part: _Part) -> Sequence[Units]:
         if isinstance(part.units, tuple):
             return part.units
+        if part.first in self._units:  # a sealed file never changes
+            return self._units[part.first]
         if part.units == 0:
             return ()
         name = f"{files.UNITS_FOLDER}/{files.numbered(part.first)}.parquet"
@@ -263,6 +266,7 @@ class FolderReader:
             self._problems[name] = _left_out(name, int(numbers[0]), int(numbers[-1]), error, "the units of ")
             return ()
         self._problems.pop(name, None)
+        self._units[part.first] = units
         return units
 
     def _footer(self, path: Path, first: int) -> Footer:
