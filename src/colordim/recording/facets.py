@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from colordim.column import Facet, Kind
+from colordim.column import Facet, Kind, Reduction
 from colordim.errors import ArgumentError, SelectionError
 from colordim.recording.channels import channel_dim
 from colordim.recording.counters import Counters
@@ -143,8 +143,7 @@ class Facets:
         module: str,
         arguments: str,
         kind: Kind = "activation",
-        reduction: Any = "sum",
-        facet: Facet | None = None,
+        reduction: Reduction = "sum",
         order: int | None = None,
         shape: tuple[int, ...] | None = None,
     ) -> None:

@@ -122,7 +122,7 @@ class Layers:
                 name += "'"
             counted = self._counters.count(name, tensor, module, arguments, kind, reduction, None, order, shape)
             if counted and self._facets is not None:
-                self._facets.count(name, tensor, module, arguments, kind, reduction, None, order, shape)
+                self._facets.count(name, tensor, module, arguments, kind, reduction, order, shape)
         if not counted:
             self._notices.say(
                 f"unreadable:{name}",
