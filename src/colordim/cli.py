@@ -199,7 +199,7 @@ def list_runs(
     from rich.table import Table
 
     import colordim
-    from colordim.store.folder import find_runs
+    from colordim.store.description import find_runs
 
     console = _console()
     if not folder.exists():
