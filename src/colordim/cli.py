@@ -252,10 +252,14 @@ def _print_answer(folder: Path, sql: str, as_csv: bool, console: Console) -> Non
             numbers = all(isinstance(row[i], (int, float)) for row in answer.rows)
             table.add_column(Text(name), justify="right" if numbers else "left")
         for row in answer.rows:
-            table.add_row(*(Text(f"{value:.6g}" if isinstance(value, float) else str(value)) for value in row))
+            table.add_row(*(Text(_cell(value)) for value in row))
         console.print(table)
     for note in answer.notes:
         sys.stderr.write(f"colordim: {note}\n")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _row(run: Run, path: Path, folder: Path) -> list[str]:

@@ -23,7 +23,12 @@ from colordim.store.table import UNITS
 __all__ = ["VIEWS", "Answer", "query"]
 
 #: The views that a query can name, and where in the folder of a rank their files are.
-VIEWS = {"batches": files.BATCHES, "columns": files.COLUMNS, "moments": files.MOMENTS_FOLDER, "units": files.UNITS_FOLDER}
+VIEWS = {
+    "batches": files.BATCHES,
+    "columns": files.COLUMNS,
+    "moments": files.MOMENTS_FOLDER,
+    "units": files.UNITS_FOLDER,
+}
 
 _OF_RUN = [("run", pa.string()), ("rank", pa.int64())]
 _STREAMS = pa.schema(
@@ -186,7 +191,9 @@ def _dataset(view: str, parts: Sequence[_Part]) -> Any:
     return ds.FileSystemDataset.from_paths(
         [str(part.path) for part in parts],
         schema=pa.schema([*of_file, *schema]),
-        format=ds.ParquetFileFormat(),
+        format=ds.ParquetFileFormat(
+            default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        ),
         filesystem=LocalFileSystem(),
         partitions=conditions,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ def to_hist(
     start: int | None = None,
     stop: int | None = None,
     level: int = 0,
-) -> hist.Hist:
+) -> hist.Hist[Any]:
     """Return columns of a stream as a ``hist.Hist`` with the axes ``batch`` and ``value`` and int64 counts.
 
     It speaks UHI, so that mplhep, uproot and boost-histogram take it; ``h.project("value")`` adds up the
@@ -61,7 +61,9 @@ def to_hist(
     found = run.stream(stream)
     block = run.columns(found, phase, start, stop, level)
     if not len(block):
-        raise ArgumentError(f"no {phase} batch of {found.name!r} was recorded in what is asked for: widen start and stop.")
+        raise ArgumentError(
+            f"no {phase} batch of {found.name!r} was recorded in what is asked for: widen start and stop."
+        )
     axis = found.axis
     value = (
         hist.axis.Regular(axis.bins, axis.lo, axis.hi, name="value", label=found.kind)
@@ -70,7 +72,7 @@ def to_hist(
     )
     batches = np.append(block.first, block.last[-1] + 1)
     batch = hist.axis.Variable(batches, name="batch", label=f"{phase} batch", underflow=False, overflow=False)
-    histogram: hist.Hist = hist.Hist(batch, value, storage=hist.storage.Int64(), name=found.name)
+    histogram: hist.Hist[Any] = hist.Hist(batch, value, storage=hist.storage.Int64(), name=found.name)
     at = {name: block.counters[:, i] for i, name in enumerate(COUNTERS)}
     view = histogram.view(flow=True)
     view[:, 1:-1] = block.counts
