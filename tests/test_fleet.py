@@ -75,7 +75,7 @@ def runs(tmp_path: Path) -> Path:
     write(runs / "a", zeros=5, since=37, windows={0: ALIVE, 64: MOST})
     write(runs / "b[1]", zeros=4, since=0, windows={0: HALF, 64: HALF})
     write(runs / "deeper" / "c", zeros=8, since=0, windows={0: 0, 64: ALIVE})
-    for rank, (zeros, bits) in enumerate([(4, MOST), (6, MOST | 0b10)]):  # 10 of 16 zeros; together 3 of 8 units
+    for rank, (zeros, bits) in enumerate([(4, 0b00000001), (6, 0b00000110)]):  # 10 of 16 zeros; together 3 of 8 units
         write(runs / "d", zeros, 50, {0: HALF, 64: bits}, rank, world=2)
     return runs
 
@@ -160,7 +160,7 @@ def test_a_damaged_file_is_named(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        ("SELECT * FROM found", ["found", "batches, columns, moments, units, streams"]),  # a variable of the module
+        ("SELECT * FROM found", ["found does not exist", "batches, columns, moments, units, streams"]),  # a variable of the module
         ("SELECT nope FROM batches", ["nope"]),
         ("SELEC", ["SELEC"]),
     ],
