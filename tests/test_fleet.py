@@ -160,7 +160,8 @@ def test_a_damaged_file_is_named(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        ("SELECT * FROM found", ["found does not exist", "batches, columns, moments, units, streams"]),  # a variable of the module
+        # a variable of the module
+        ("SELECT * FROM found", ["found does not exist", "batches, columns, moments, units, streams"]),
         ("SELECT nope FROM batches", ["nope"]),
         ("SELEC", ["SELEC"]),
     ],
