@@ -17,7 +17,8 @@ from pyarrow.fs import LocalFileSystem
 from colordim.column import Stream
 from colordim.errors import ArgumentError, ColordimError, DependencyError, FormatError, NotARunError
 from colordim.store import files
-from colordim.store.folder import find_runs, read_info
+from colordim.store.description import find_runs, read_info
+from colordim.store.place import LocalPlace
 from colordim.store.table import UNITS
 
 __all__ = ["VIEWS", "Answer", "query"]
@@ -129,7 +130,7 @@ def _find(folder: Path) -> _Found:
     for path in runs:
         name = path.relative_to(folder).as_posix() if path != folder else folder.resolve().name
         try:
-            read_info(path)  # refuses runs of a newer layout
+            read_info(LocalPlace(path))  # refuses runs of a newer layout
             ranks = [(rank, each) for each in path.iterdir() if (rank := files.rank_number(each)) is not None]
             streams = [row for rank, each in ranks for row in _streams(name, rank, each / files.STREAMS)]
         except ColordimError as error:
