@@ -45,6 +45,8 @@ __all__ = ["Recording", "observe", "open", "record"]
 T = TypeVar("T")
 Range = tuple[float, float] | Axis | Mapping[str, tuple[float, float] | Axis] | None
 
+# Bytes that a rank of a run may be limited to.
+_LEAST_BYTES = 1_000_000
 # Recorders that are attached in this process, for observe().
 _attached: list[Recorder] = []
 # How many recordings of this process, on one of several ranks, were meant for a folder.
@@ -65,10 +67,12 @@ class Recording:
         info: dict[str, Any],
         *,
         rank: int | None = None,
+        max_bytes: int | None = None,
         idle: str = "",
     ) -> None:
         self._make_recorder = make_recorder
         self._rank = rank  # None unless several ranks record
+        self._max_bytes = max_bytes
         self._idle = idle  # why this rank has no run
         self._folder = folder
         self._info = info
@@ -104,7 +108,7 @@ class Recording:
             self._folder = _shared_folder(wanted)
             part = self._folder / rank_name(self._rank)
         self._info.setdefault("name", self._folder.name)
-        self._recorder = self._make_recorder(FolderWriter(part, self._info))
+        self._recorder = self._make_recorder(FolderWriter(part, self._info, max_bytes=self._max_bytes))
         self._recorder.attach()
         if self._folder != wanted and not self._rank:  # once, not on every rank
             self._recorder.notices.say("folder", f"{wanted} holds a run already, so this one is in {self._folder}.")
@@ -203,6 +207,7 @@ def record(
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
     scaler: Any = None,
     facets: Mapping[str, FacetsOf] | None = None,
+    max_bytes: float | None = 4e9,
     name: str | None = None,
     ranks: Choice = "all",
 ) -> Recording:
@@ -242,6 +247,9 @@ def record(
         Layers of which parts are recorded besides the whole, as streams named ``head[3]``: by ``"class"`` (the last
         dimension of ``[N, C]`` and ``[N, T, C]``, dimension 1 of ``[N, C, H, W]``), also as the names of the classes,
         by ``"channel"``, or by any dimension, ``{"dim": 1, "names": [...]}``. A layer has up to 128 of them.
+    max_bytes : float, optional
+        Bytes that the run may take on the disk, all ranks together. Beyond that the oldest batches are dropped and
+        sums of 4, 16, ... of them kept, which charts then show. None sets no limit.
     name : str, optional
         Name of the run; by default that of its folder.
     ranks : {"all", "node", "first"}
@@ -261,7 +269,7 @@ def record(
     AxisError
         If a range is empty or without bins.
     ArgumentError
-        If `every` is below one, `budget` is no share, a kind is unknown, or needs an optimizer and there is none;
+        If `every` is below one, `budget` is no share, `max_bytes` is below a megabyte a rank, a kind is unknown, or needs an optimizer and there is none;
         or if several ranks record and nothing tells all of them the same folder.
     DependencyError
         If torch is not installed.
@@ -332,6 +340,10 @@ def record(
     if mine is None:
         idle = f"this rank does not record, as ranks={ranks!r}: read the run on rank 0, or open its folder."
         return Recording(None, Path(), {}, idle=idle)
+    if max_bytes is not None and not max_bytes / mine.world_size >= _LEAST_BYTES:
+        raise ArgumentError(
+            f"max_bytes={max_bytes!r} cannot be: give at least {_LEAST_BYTES:,} bytes for each rank, or None for no limit."
+        )
     job = distributed.job() if mine.world_size > 1 else None
     if folder is not None:
         path = Path(folder)
@@ -361,7 +373,13 @@ def record(
             **first.facts,
         },
     }
-    return Recording(make_recorder, path, info, rank=mine.rank if mine.world_size > 1 else None)
+    return Recording(
+        make_recorder,
+        path,
+        info,
+        rank=mine.rank if mine.world_size > 1 else None,
+        max_bytes=None if max_bytes is None else int(max_bytes / mine.world_size),
+    )
 
 
 def observe(name: str, tensor: T) -> T:

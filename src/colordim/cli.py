@@ -431,7 +431,7 @@ def print_run(
     lines = height or (min(max(console.height, 30), 40) - 4 if len(streams) == 1 else 14)
     maps = []
     for stream, shown in zip(streams, _windows(run, streams, phase, window), strict=True):
-        level = column_width(run.length(phase), panel - terminal.FRAME_WIDTH)[1]
+        level = column_width(run.length(phase), panel - terminal.FRAME_WIDTH, run.finest(phase))[1]
         block = run.columns(stream, phase, level=level)
         maps.append(
             terminal.heat_map(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim import statistics
-from colordim.column import COUNTERS, Phase, Stream
+from colordim.column import COUNTERS, PHASES, Phase, Stream
 from colordim.errors import ArgumentError
 from colordim.run import Run
 from colordim.store.base import Block
@@ -82,6 +82,10 @@ def notes(run: Run) -> str:
     cost = run.cost
     took = percent(cost) + " of" if cost < 1 else f"{cost:.1f} times"
     parts = [f"recording took {took} the training time"] if np.isfinite(cost) else []
+    for phase in PHASES:
+        if (level := run.finest(phase)) and len(run.epochs(phase)):
+            span = f"before {run.kept(phase)}" if run.kept(phase) < run.length(phase) else "of the run"
+            parts.append(f"{phase} batches {span} are kept in sums of up to {4**level}, as max_bytes was reached")
     return "  ·  ".join([*parts, *(f"INCOMPLETE: {problem}" for problem in run.problems[:2])])
 
 
@@ -95,7 +99,7 @@ def panel(
     from colordim.charts.style import DPI
 
     start, stop = span
-    width, level = column_width(stop - start, int(inches * DPI))
+    width, level = column_width(stop - start, int(inches * DPI), run.finest(phase, start))
     block = run.columns(stream, phase, start, stop, level)
     if stream.kind in ("weight", "weight_gradient", "update"):
         block = _as_taken(block)
@@ -135,13 +139,22 @@ def epochs(run: Run, phase: Phase) -> Epochs:
 def not_finite(run: Run, stream: Stream, phase: Phase, span: tuple[int, int]) -> str:
     """Say in how many batches there was NaN, and in how many Inf."""
     nan = inf = 0
-    for begin in range(span[0], span[1], CHUNK):
-        counters = run.columns(stream, phase, begin, min(begin + CHUNK, span[1])).counters
+    for counters in (block.counters for block in _pieces(run, stream, phase, span)):
         at = {name: counters[:, i] for i, name in enumerate(COUNTERS)}
         nan += int(np.count_nonzero(at["nan"]))
         inf += int(np.count_nonzero(at["pos_inf"] + at["neg_inf"]))
-    found = [f"{name} in {number}" for name, number in (("NaN", nan), ("Inf", inf)) if number]
+    # Where only sums of batches are left, each of them holds at least one.
+    least = "at least " if run.finest(phase, span[0]) else ""
+    found = [f"{name} in {least}{number}" for name, number in (("NaN", nan), ("Inf", inf)) if number]
     return f"{', '.join(found)} batch{'es' if max(nan, inf) > 1 else ''}"
+
+
+def _pieces(run: Run, stream: Stream, phase: Phase, span: tuple[int, int]) -> Iterator[Block]:
+    """Yield the columns of adjacent batches, as fine as they can be had, some at a time."""
+    level = run.finest(phase, span[0])
+    step: int = CHUNK * 4**level
+    for begin in range(span[0] - span[0] % step, span[1], step):
+        yield run.columns(stream, phase, max(begin, span[0]), min(begin + step, span[1]), level)
 
 
 def most_changed(
@@ -152,7 +165,7 @@ def most_changed(
 
     if not isinstance(focus, int) or focus < 1:
         raise ArgumentError(f"focus={focus} cannot be: it is the number of layers to draw, at least 1.")
-    _, level = column_width(span[1] - span[0], 64)
+    _, level = column_width(span[1] - span[0], 64, run.finest(phase, span[0]))
     changes = [statistics.change(run.columns(stream, phase, *span, level).counts) for stream in streams]
     chosen = set(np.argsort(-np.array(changes), kind="stable")[:focus].tolist())
     return tuple(stream for i, stream in enumerate(streams) if i in chosen)
@@ -224,7 +237,8 @@ def update_rows(
 def _last_seen(run: Run, stream: Stream, phase: Phase, stop: int) -> tuple[float, bool]:
     """Return the standard deviation of a stream in its last column before `stop`, and whether it had NaN or Inf."""
     for end in range(stop, 0, -CHUNK):
-        moments = run.moments(stream, phase, max(end - CHUNK, 0), end)
+        start = max(end - CHUNK, 0)
+        moments = run.moments(stream, phase, start, end, run.finest(phase, start))
         fired = np.flatnonzero(moments["calls"])
         if fired.size:
             last = {name: values[fired[-1]] for name, values in moments.items()}
@@ -283,10 +297,8 @@ def add_up(
     """Return counts, batches in which the stream fired, and counters, added up over adjacent recorded batches."""
     counts, counters = np.zeros(stream.axis.bins, np.int64), np.zeros(len(COUNTERS), np.int64)
     fired = 0
-    for piece in np.array_split(index, max(-(-len(index) // CHUNK), 1)):
-        if len(piece):
-            block = run.columns(stream, phase, int(piece[0]), int(piece[-1]) + 1)
-            counts += block.counts.sum(axis=0)
-            counters += block.counters.sum(axis=0)
-            fired += int(np.count_nonzero(block.counters[:, COUNTERS.index("calls")]))
+    for block in _pieces(run, stream, phase, (int(index[0]), int(index[-1]) + 1)) if len(index) else ():
+        counts += block.counts.sum(axis=0)
+        counters += block.counters.sum(axis=0)
+        fired += int(block.number[block.counters[:, COUNTERS.index("calls")] > 0].sum())
     return counts, fired, counters

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from colordim.column import COUNTERS, MOMENTS, OF_PARAMETERS, PHASES, Kind, Phase, Stream, Units
 from colordim.errors import ArgumentError, StreamError, warn
 from colordim.store.base import Block, Reader
-from colordim.store.pyramid import coarsest_level, merge
+from colordim.store.pyramid import FACTOR, coarsest_level, merge
 
 __all__ = ["Run", "StreamKey", "UnitWindows"]
 
@@ -240,7 +240,8 @@ class Run:
         start, stop : int, optional
             Batches ``start <= index < stop`` of the phase; negative numbers count from the end.
         level : int
-            Level k adds groups of ``4**k`` batches up to one column, exactly.
+            Level k adds groups of ``4**k`` batches up to one column, exactly. Columns at the ends hold the batches
+            of the range alone; where single batches were dropped (see :meth:`finest`), all that they are the sum of.
 
         Returns
         -------
@@ -249,10 +250,22 @@ class Run:
         Warns
         -----
         ColordimWarning
-            If a damaged part of the run was left out; once for each, see :attr:`problems`.
+            If a damaged part of the run was left out, see :attr:`problems`, or columns that were dropped to keep within
+            ``max_bytes``; once for each.
         """
         found = self.stream(stream)
         first, last, _ = slice(start, stop).indices(self.length(phase))
+        if first < min(self.kept(phase, level), last):
+            finest = self.finest(phase, first)
+            self._tell(
+                f"{phase} batches before {self.kept(phase, level)} were dropped at level {level}, to keep within "
+                f"max_bytes, and are left out: ask for level={finest}, which has them all."
+            )
+        if level and (single := self.kept(phase, 0)) > first:
+            # A sum cannot be taken apart any more.
+            width = FACTOR**level
+            first -= first % width
+            last = last if last >= single else -(-last // width) * width
         block = merge(self._reader.blocks(found, phase, first, last, level), level, found.axis.bins)
         self._tell_problems()
         return block
@@ -356,13 +369,32 @@ class Run:
 
     def overview(self, stream: StreamKey, columns: int = 1000, phase: Phase = "train") -> Block:
         """Return the whole run at the coarsest level that still has `columns` columns."""
-        return self.columns(stream, phase, level=coarsest_level(self._extent(phase)[1], columns))
+        level = coarsest_level(self._extent(phase)[1], columns)
+        return self.columns(stream, phase, level=max(level, self.finest(phase)))
+
+    def finest(self, phase: Phase = "train", start: int = 0) -> int:
+        """Return the finest level at which all batches from `start` on can be had; 0 unless some were dropped.
+
+        A run that outgrows ``max_bytes`` drops its oldest columns, first those of single batches, then sums of 4, ...
+        """
+        level = 0
+        while self.kept(phase, level) > start:
+            level += 1
+        return level
+
+    def kept(self, phase: Phase = "train", level: int = 0) -> int:
+        """Return the index of the first batch from which on all columns of a level can be had; 0 unless some were dropped."""
+        return self._reader.kept(phase, level)
 
     def _tell_problems(self) -> None:
         for sentence in self._reader.problems:
-            if sentence not in self._told:
-                self._told.add(sentence)
-                warn(sentence)
+            self._tell(sentence)
+
+    def _tell(self, sentence: str) -> None:
+        """Warn of something, once."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            warn(sentence)
 
     def _extent(self, phase: Phase) -> tuple[int, int]:
         if phase not in PHASES:

@@ -82,15 +82,15 @@ class Columns:
         return result
 
 
-def column_width(batches: int, pixels: int) -> tuple[int, int]:
-    """Return how many batches a drawn column adds up, and the level to read it from.
+def column_width(batches: int, pixels: int, finest: int = 0) -> tuple[int, int]:
+    """Return how many batches a drawn column adds up, and the level to read it from, `finest` or a coarser one.
 
     The width is a multiple of ``4**level`` that gives at most `pixels` columns; the level is as coarse
     as it can be with at least four columns of it to one that is drawn, so that rounding the width up
     loses less than a quarter of the resolution.
     """
     least = max(-(-batches // max(pixels, 1)), 1)
-    level = 0
+    level = finest
     while 4 ** (level + 2) <= least:
         level += 1
     unit: int = 4**level

@@ -122,6 +122,9 @@ class Reader(Protocol):
     def extent(self, phase: Phase) -> tuple[int, int]:
         """Return how many batches a phase has, by its last index, and how many of them were recorded."""
 
+    def kept(self, phase: Phase, level: int) -> int:
+        """Return the index of the first batch from which on all columns of `level` can be had: 0 unless some were dropped."""
+
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
         """Yield the columns of `stream` with ``start <= index < stop``, ascending, in pieces.
 

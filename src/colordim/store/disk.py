@@ -14,6 +14,7 @@ from typing import Any
 from colordim.column import Stream
 from colordim.errors import StoreError
 from colordim.store import files
+from colordim.store.budget import trim
 from colordim.store.chunk import Chunk
 from colordim.store.levels import Span, join
 from colordim.store.pyramid import FACTOR
@@ -123,10 +124,13 @@ class Disk:
     ----------
     path : Path
         Folder of the run, or of a rank in it, laid out by :func:`create`.
+    max_bytes : int, optional
+        Bytes that the sealed files of the rank may take.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_bytes: int | None = None) -> None:
         self._rank = files.rank_folder(path)
+        self._max_bytes = max_bytes
         self._declared = 0
         self._facts: Mapping[str, Any] | None = None
         self._segment: Segment | None = None
@@ -199,12 +203,18 @@ class Disk:
                 self._spans[:0] = [] if self._spans else [[]]
                 self._spans[0].append(span)
         self._join_spans(streams, between)
+        if self._max_bytes is not None:
+            trim(self._rank, self._max_bytes)
 
     def _join_spans(self, streams: Sequence[Stream], between: Callable[[], None]) -> None:
         """Sum up four spans of an order together, wherever there are so many."""
         for order, spans in enumerate(self._spans):
             while len(spans) >= FACTOR:
-                joined = join(self._rank, spans[:FACTOR], streams, between)
+                try:
+                    joined = join(self._rank, spans[:FACTOR], streams, between)
+                except (FileNotFoundError, ValueError, LookupError):  # taken away or damaged: readers do without
+                    del spans[:FACTOR]
+                    continue
                 del spans[:FACTOR]
                 if order + 1 == len(self._spans):
                     self._spans.append([])

@@ -12,6 +12,7 @@ from pathlib import Path
 __all__ = [
     "BATCHES",
     "COLUMNS",
+    "DROPPED",
     "END",
     "FACTS",
     "MOMENTS_FOLDER",
@@ -40,6 +41,7 @@ RANK = "rank=0"
 RANK_FILE = "rank.json"
 STREAMS = "streams.json"
 END = "end.json"
+DROPPED = "dropped.json"
 FACTS = "facts.json"
 COLUMNS = "columns/level=0"
 MOMENTS_FOLDER = "moments/level=0"

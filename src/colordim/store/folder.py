@@ -7,7 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ import numpy.typing as npt
 from colordim.column import COUNTERS, MOMENTS, NO_MOMENTS, Phase, Stream, Units
 from colordim.store import files
 from colordim.store.base import Block
+from colordim.store.budget import read_dropped
 from colordim.store.description import read_facts, read_info, read_streams
 from colordim.store.levels import Groups, level_names, parse_name, read_level
 from colordim.store.memory import batch_table
 from colordim.store.parquet import Footer, read_columns, read_moments
 from colordim.store.place import Place, place_of
-from colordim.store.segments import Summary, read_batches, read_units
+from colordim.store.segments import Summary, batches_in, read_batches, read_units, sources_of
 from colordim.store.sparse import Columns, StreamColumns
 from colordim.store.table import batch_arrays, join_batches
 from colordim.store.tail import TailReader
@@ -41,13 +42,23 @@ _LISTINGS = 100
 
 @dataclass(frozen=True)
 class _Part:
-    """A segment of the snapshot: sealed, or a tail with its frames."""
+    """A segment of the snapshot: sealed, or a tail with its frames; or several, of which only the batches are left."""
 
+    key: str  # the name of its file of batches, without the folder, or of its tail
     first: int
     summary: Summary
-    crc: int  # of a sealed segment's batches
-    frames: tuple[Columns, ...] | None  # None if it is sealed
-    units: tuple[Units, ...]  # of a tail
+    sources: Sequence[tuple[int, int, int]] = ()  # of a sealed part
+    frames: tuple[Columns, ...] | None = None  # None if it is sealed
+    units: tuple[Units, ...] = ()  # of a tail
+
+    def segments(self) -> Iterator[_Part]:
+        """Yield a part for each segment, as far as it is known apart."""
+        if len(self.sources) < 2:
+            yield self
+            return
+        ends = [*(first - 1 for first, _, _ in self.sources[1:]), self.summary.last]
+        for source, last in zip(self.sources, ends, strict=True):
+            yield _Part(self.key, source[0], replace(self.summary, last=last, recorded=source[2]), [source])
 
     def has(self, phase: Phase, start: int, stop: int) -> bool:
         """Whether any batch of the phase may lie in ``start <= index < stop``."""
@@ -97,10 +108,11 @@ class FolderReader:
         self._place = self._run.at(self._rank)
         self._lock = threading.Lock()
         self._info = read_info(self._run)
-        self._sealed: dict[int, _Part] = {}
+        self._sealed: dict[str, _Part] = {}
         self._levels: dict[int, list[_Level]] = {}
-        self._tables: dict[int, Table | None] = {}
-        self._units: dict[int, Sequence[Units]] = {}
+        self._dropped: Mapping[int, int] = {}
+        self._tables: dict[str, Table] = {}
+        self._units: dict[str, Sequence[Units]] = {}
         self._tails: dict[int, TailReader] = {}
         self._footers: OrderedDict[str, Footer] = OrderedDict()
         self._problems: dict[object, str] = {}
@@ -170,12 +182,23 @@ class FolderReader:
         found = [part.summary.phases[phase] for part in self._parts if phase in part.summary.phases]
         return max((last for _, last, _ in found), default=-1) + 1, sum(recorded for _, _, recorded in found)
 
+    def kept(self, phase: Phase, level: int) -> int:
+        spans = [part.summary for part in self._parts if part.summary.phases.get(phase)]
+        kept = self.extent(phase)[0]
+        for finer in range(level + 1):
+            dropped = self._dropped.get(finer, -1)
+            found = [each.phases[phase][0] for each in spans if each.last > dropped]
+            # Nothing of this phase may have come since.
+            kept = min([kept, *found]) if dropped >= 0 else 0
+        return kept
+
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
         known = [each for part in self._parts for each in self._units_of(part)]
         return [each for each in known if each.stream == stream.id and each.phase == phase]
 
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
-        return self._over(self._parts, stream, phase, start, stop, level, level)
+        segments = [segment for part in self._parts for segment in part.segments()]
+        return self._over(segments, stream, phase, start, stop, level, level)
 
     # The snapshot.
 
@@ -186,8 +209,8 @@ class FolderReader:
                 table = batch_arrays(join_batches(frame.batches for frame in tail.frames))
                 units = tuple(each for frame in tail.frames for each in frame.units)
                 columns = tuple(frame.columns for frame in tail.frames if frame.columns is not None)
-                self._tables[first] = table
-                yield _Part(first, Summary.of(table, len(units)), 0, columns, units)
+                self._tables[tail.name] = table
+                yield _Part(tail.name, first, Summary.of(table, len(units)), frames=columns, units=units)
 
     def _compare(self, written: int | None) -> None:
         """Say it if batches are missing that the end of the run counted: a file is gone."""
@@ -204,39 +227,53 @@ class FolderReader:
             )
 
     def _list(self, ended: bool) -> bool:
-        """Look at the tails, then at the sealed segments; False if a tail vanished in between."""
+        """Look at the tails, then at the sealed segments; False if a file vanished in between."""
         names = [name for name in self._place.names() if name.startswith("tail-") and name.endswith(".cdt")]
         tails = {int(name[5:-4]): name for name in names if name[5:-4].isdecimal()}
-        sealed = sorted(
-            int(name[:-8])
-            for name in self._place.names(files.BATCHES)
-            if name[:-8].isdecimal() and name.endswith(".parquet")
-        )
-        self._take_sealed(sealed, sorted({*tails, *sealed}), tails)
-        self._take_levels()
-        return self._take_tails(tails, ended)
+        sealed = batches_in(self._place.names(files.BATCHES))
+        try:
+            self._take_sealed(sealed, sorted({*tails, *(first for first, _, _ in sealed)}), tails)
+            self._take_levels()
+            self._take_tails(tails, ended)
+        except FileNotFoundError:
+            return False
+        return True
 
-    def _take_sealed(self, sealed: list[int], firsts: list[int], tails: Mapping[int, str]) -> None:
-        for first in sealed:
-            if first in self._sealed:
+    def _take_sealed(self, sealed: list[tuple[int, int, str]], firsts: list[int], tails: Mapping[int, str]) -> None:
+        there: set[str] = set()
+        end = -1
+        for first, last, key in sealed:
+            if first <= end:  # its batches are in the file before, which was made of it
                 continue
-            name = _batches_name(first)
-            try:
-                footer = Footer(self._place, name, first)
-                part = _Part(first, Summary.from_json(footer.facts), footer.checksum, None, ())
-                self._tables.pop(first, None)
-                if first in tails:  # it is read at once where there is something to fall back to
-                    self._tables[first] = read_batches(footer)
-                self._sealed[first] = part
-                self._problems.pop(name, None)
-            except Exception as error:  # a damaged file can fail in any way
-                after = [other for other in firsts if other > first]
-                self._problems[name] = _left_out(name, first, after[0] - 1 if after else None, error)
-        for first in [first for first in self._sealed if first not in sealed]:
-            del self._sealed[first]
-            self._tables.pop(first, None)
+            if key not in self._sealed:
+                name = f"{files.BATCHES}/{key}"
+                try:
+                    footer = Footer(self._place, name, first)
+                    summary = Summary.from_json(footer.facts)
+                    if first in tails:  # it is read at once where there is something to fall back to
+                        self._tables[key] = read_batches(footer)
+                    self._sealed[key] = _Part(key, first, summary, sources_of(footer))
+                    self._problems.pop(name, None)
+                except FileNotFoundError:
+                    raise
+                except Exception as error:  # a damaged file can fail in any way
+                    after = [other for other in firsts if other > first]
+                    self._problems[name] = _left_out(name, first, after[0] - 1 if after else None, error)
+                    continue
+            there.add(key)
+            end = last
+        for key in [key for key in self._sealed if key not in there]:
+            del self._sealed[key]
+            self._tables.pop(key, None)
 
     def _take_levels(self) -> None:
+        try:
+            self._dropped = read_dropped(self._place.read(files.DROPPED))
+            self._problems.pop(files.DROPPED, None)
+        except FileNotFoundError:
+            self._dropped = {}
+        except (OSError, ValueError, AttributeError) as error:
+            self._problems[files.DROPPED] = f"{files.DROPPED}: what was dropped is unknown ({_first_line(error)})."
         self._levels = {}
         for folder in self._place.names("moments"):
             _, equals, number = folder.partition("level=")
@@ -248,9 +285,10 @@ class FolderReader:
         for found in self._levels.values():
             found.sort(key=lambda level: (level.level, level.last), reverse=True)
 
-    def _take_tails(self, tails: Mapping[int, str], ended: bool) -> bool:
+    def _take_tails(self, tails: Mapping[int, str], ended: bool) -> None:
         # A sealed segment supersedes its tail, unless the batches that make it one are damaged.
-        live = {first: name for first, name in tails.items() if first not in self._sealed}
+        sealed = {part.first for part in self._sealed.values()}
+        live = {first: name for first, name in tails.items() if first not in sealed}
         for first in [first for first in self._tails if first not in live]:
             del self._tails[first]
         for first, name in sorted(live.items()):
@@ -258,25 +296,24 @@ class FolderReader:
             try:
                 tail.refresh(ended)
             except FileNotFoundError:
-                return False
+                raise
             except OSError as error:
                 self._problems[name] = f"{name}: the batches from {first} on are left out ({_first_line(error)})."
             else:
                 self._problems.pop(name, None)
-        return True
 
     # Reading.
 
     def _batches_of(self, part: _Part) -> Table | None:
-        if part.first not in self._tables:
-            name = _batches_name(part.first)
+        if part.key not in self._tables:
+            name = f"{files.BATCHES}/{part.key}"
             try:
-                self._tables[part.first] = read_batches(Footer(self._place, name, part.first))
+                self._tables[part.key] = read_batches(Footer(self._place, name, part.first))
                 self._problems.pop(name, None)
             except Exception as error:  # a damaged file can fail in any way
                 self._problems[name] = _left_out(name, part.first, part.summary.last, error)
                 return None
-        return self._tables[part.first]
+        return self._tables[part.key]
 
     def _over(
         self, parts: Sequence[_Part], stream: Stream, phase: Phase, start: int, stop: int, level: int, wanted: int
@@ -305,7 +342,7 @@ class FolderReader:
                 sources = self._footer(file.names[1], file.first).facts["sources"]
             except Exception:  # removed meanwhile, or damaged: what it sums up is elsewhere
                 continue
-            if sources == [[part.first, part.crc] for part in mine if part.summary.recorded]:
+            if sources == [[first, crc] for part in mine for first, crc, recorded in part.sources if recorded]:
                 return file, len(mine)
         return None, 1
 
@@ -340,6 +377,8 @@ class FolderReader:
     def _of_part(
         self, part: _Part, stream: Stream, phase: Phase, start: int, stop: int, wanted: int
     ) -> Iterator[Block]:
+        if part.frames is None and part.summary.last <= self._dropped.get(0, -1):
+            return
         table = self._batches_of(part)
         if table is None:
             return
@@ -386,18 +425,18 @@ class FolderReader:
     def _units_of(self, part: _Part) -> Sequence[Units]:
         if part.frames is not None:
             return part.units
-        if part.first in self._units:  # a sealed file never changes
-            return self._units[part.first]
+        if part.key in self._units:  # a sealed file never changes
+            return self._units[part.key]
         if part.summary.units == 0:
             return ()
-        name = f"{files.UNITS_FOLDER}/{files.numbered(part.first)}.parquet"
+        name = f"{files.UNITS_FOLDER}/{part.key}"
         try:
             units = read_units(self._footer(name, part.first))
         except Exception as error:  # a damaged file can fail in any way
             self._problems[name] = _left_out(name, part.first, part.summary.last, error, "the units of ")
             return ()
         self._problems.pop(name, None)
-        self._units[part.first] = units
+        self._units[part.key] = units
         return units
 
     def _footer(self, name: str, first: int) -> Footer:
@@ -422,10 +461,6 @@ class FolderReader:
                 f"{files.END}: {dropped} batches were never written, because the disk failed while the run was recorded."
             )
         return {"reason": reason, "batches": end.get("batches")}
-
-
-def _batches_name(first: int) -> str:
-    return f"{files.BATCHES}/{files.numbered(first)}.parquet"
 
 
 def _found(

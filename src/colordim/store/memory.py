@@ -98,6 +98,9 @@ class MemoryStore:
         mine = [batch for batch in self._batches if batch.phase == phase]
         return (mine[-1].index + 1 if mine else 0), sum(batch.recorded for batch in mine)
 
+    def kept(self, phase: Phase, level: int) -> int:
+        return 0
+
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
         chosen = [
             (batch.index, rows.get(stream.id))

@@ -107,6 +107,9 @@ class RunReader:
     def extent(self, phase: Phase) -> tuple[int, int]:
         return self._ranks.extent(phase)
 
+    def kept(self, phase: Phase, level: int) -> int:
+        return self._ranks.kept(phase, level)
+
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
         return self._ranks.blocks(stream, phase, start, stop, level)
 
@@ -238,6 +241,9 @@ class AddedRanks:
         mine = self._joined.phase == PHASES.index(phase)
         index = self._joined.index[mine]
         return int(index.max(initial=-1)) + 1, int(np.count_nonzero(self._joined.recorded[mine]))
+
+    def kept(self, phase: Phase, level: int) -> int:
+        return max(reader.kept(phase, level) for reader in self._readers.values())
 
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
         joined = self._joined

@@ -8,8 +8,7 @@ batches are there. With it are written the sums of its columns, :mod:`colordim.s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pyarrow as pa
 
 from colordim.column import COUNTERS, MOMENTS, PHASES, Stream, Units
 from colordim.store.files import BATCHES, COLUMNS, MOMENTS_FOLDER, UNITS_FOLDER, numbered, replacing
-from colordim.store.levels import Groups, Span, SpanWriter
+from colordim.store.levels import Groups, Span, SpanWriter, parse_name
 from colordim.store.parquet import COLUMNS_SCHEMA, GROUP_ROWS, MOMENTS_SCHEMA, Footer, Writer, bucket_rows
 from colordim.store.sparse import Columns, Scratch, StreamColumns
 from colordim.store.table import (
@@ -34,7 +33,7 @@ from colordim.store.table import (
 )
 from colordim.store.tail import Frame
 
-__all__ = ["Segment", "Summary", "read_batches", "read_units"]
+__all__ = ["Segment", "Summary", "batches_in", "read_batches", "read_units", "sources_of", "write_batches"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -128,23 +127,42 @@ class Segment:
         self._join()
         table = join_batches(self._tables)
         arrays = batch_arrays(table)
-        crc = checksum(arrays)
-        recorded = arrays["batch"][arrays["recorded"]]
-        span = Span(self.first, int(arrays["batch"][-1]), ((self.first, crc),)) if len(recorded) else None
-        ids = np.unique(np.concatenate([np.zeros(0, np.int32), *(part.stream for part in self._parts)])).tolist()
+        span = (
+            Span(self.first, int(arrays["batch"][-1]), ((self.first, checksum(arrays)),))
+            if arrays["recorded"].any()
+            else None
+        )
         name = f"{numbered(self.first)}.parquet"
+        if span is not None:
+            self._write_columns(folder, name, span, arrays, streams, between)
+        pa.default_memory_pool().release_unused()
+        write_batches(folder, name, self.first, table, self._units)
+        return span
+
+    def _write_columns(
+        self,
+        folder: Path,
+        name: str,
+        span: Span,
+        batches: Mapping[str, npt.NDArray[Any]],
+        streams: Sequence[Stream],
+        between: Callable[[], None],
+    ) -> None:
+        """Write columns and moments of all streams, and their sums."""
+        recorded = batches["batch"][batches["recorded"]]
+        ids = np.unique(np.concatenate([np.zeros(0, np.int32), *(part.stream for part in self._parts)])).tolist()
         scratch = Scratch()
         with (
             replacing(folder / COLUMNS / name) as columns_path,
             replacing(folder / MOMENTS_FOLDER / name) as moments_path,
             Writer(columns_path, COLUMNS_SCHEMA, self.first) as columns_file,
             Writer(moments_path, MOMENTS_SCHEMA, self.first) as moments_file,
-            SpanWriter(folder, span, Groups.of_batches(arrays)) if span else nullcontext() as levels,
+            SpanWriter(folder, span, Groups.of_batches(batches)) as levels,
         ):
             waiting: list[tuple[int, StreamColumns]] = []
             for stream in ids:
                 found = Columns.stream_of(self._parts, stream, scratch)
-                if found is not None and levels is not None:
+                if found is not None:
                     levels.write(streams[stream], found)
                     columns_file.write([stream], bucket_rows(streams[stream], found, self.first))
                     waiting.append((stream, found))
@@ -152,22 +170,6 @@ class Segment:
                     moments_file.write([stream for stream, _ in waiting], _moment_rows(waiting, recorded))
                     waiting.clear()
                 between()
-        pa.default_memory_pool().release_unused()
-        if self._units:
-            (folder / UNITS_FOLDER).mkdir(exist_ok=True)
-            with (
-                replacing(folder / UNITS_FOLDER / name) as units_path,
-                Writer(units_path, UNITS, self.first) as units_file,
-            ):
-                units_file.write_table([], arrow_units(self._units), checksum(unit_arrays(self._units)))
-        with (
-            replacing(folder / BATCHES / name) as batches_path,
-            Writer(
-                batches_path, table.schema, self.first, **Summary.of(arrays, len(self._units)).to_json()
-            ) as batches_file,
-        ):
-            batches_file.write_table([], table, crc)
-        return span
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,67 @@ def _moment_rows(streams: Sequence[tuple[int, StreamColumns]], recorded: IntArra
         **dict(zip(COUNTERS, counters, strict=True)),
         **dict(zip(MOMENTS, moments, strict=True)),
     }
+
+
+def write_batches(
+    folder: Path,
+    name: str,
+    first: int,
+    table: pa.Table,
+    units: Sequence[Units],
+    sources: Sequence[tuple[int, int, int]] = (),
+) -> None:
+    """Write what is known of batches, and of units in them.
+
+    Parameters
+    ----------
+    folder : Path
+        That of the rank.
+    name : str
+        Of the files.
+    first : int
+        Number of the first batch.
+    table : Table
+        The batches.
+    units : sequence of Units
+    sources : sequence of (int, int, int), optional
+        First batch, checksum and number of recorded batches of each of the segments that these are of; by default it
+        is one.
+
+    Raises
+    ------
+    OSError
+        If the disk does not take the data; no part of a file is left then.
+    """
+    if units:
+        (folder / UNITS_FOLDER).mkdir(exist_ok=True)
+        with replacing(folder / UNITS_FOLDER / name) as path, Writer(path, UNITS, first) as file:
+            file.write_table([], arrow_units(units), checksum(unit_arrays(units)))
+    arrays = batch_arrays(table)
+    facts = Summary.of(arrays, len(units)).to_json() | ({"sources": sources} if sources else {})
+    with replacing(folder / BATCHES / name) as path, Writer(path, table.schema, first, **facts) as file:
+        file.write_table([], table, checksum(arrays))
+
+
+def sources_of(footer: Footer) -> list[tuple[int, int, int]]:
+    """Return first batch, checksum and number of recorded batches of each segment in a file of batches."""
+    own = [[footer.facts["first"], footer.checksum, footer.facts["recorded"]]]
+    return [(int(first), int(crc), int(recorded)) for first, crc, recorded in footer.facts.get("sources", own)]
+
+
+def batches_in(names: Iterable[str]) -> list[tuple[int, int, str]]:
+    """Return first batch, last batch and name of each file of batches among `names`, by the batches that they hold.
+
+    The name of a single segment says only its first batch. What another file was made of comes behind it.
+    """
+    found = []
+    for name in names:
+        stem, dot, kind = name.partition(".")
+        if dot and kind == "parquet" and stem.isdecimal():
+            found.append((int(stem), int(stem), name))
+        elif (ends := parse_name(name)) is not None:
+            found.append((*ends, name))
+    return sorted(found, key=lambda each: (each[0], -each[1]))
 
 
 def read_batches(footer: Footer) -> dict[str, npt.NDArray[Any]]:

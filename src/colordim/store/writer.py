@@ -28,6 +28,8 @@ _MB = 1 << 20
 _logger = logging.getLogger("colordim")
 #: Seconds until a failed write is tried again: the first time, and at most.
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
+#: Segments that the bytes of a run are cut into, at least, so that dropping one is a small step.
+_SEALS = 16
 #: Chunks that were written and are kept to be filled again.
 _SPARE = 2
 
@@ -79,6 +81,8 @@ class FolderWriter:
         oldest has waited that long.
     seal_bytes, seal_batches : int
         Decoded bytes of a sealed segment, and its recorded batches at most: one stream of it is read at once.
+    max_bytes : int, optional
+        Bytes that the folder may take; beyond that the oldest columns are dropped, and their sums stay.
     queue_bytes : int
         Bytes that may wait for the disk.
     patience : float
@@ -101,6 +105,7 @@ class FolderWriter:
         flush_seconds: float = 0.5,
         seal_bytes: int = 64 * _MB,
         seal_batches: int = 4096,
+        max_bytes: int | None = None,
         queue_bytes: int = 64 * _MB,
         patience: float = 10.0,
     ) -> None:
@@ -109,7 +114,8 @@ class FolderWriter:
         self._flush_bytes = flush_bytes
         self._flush_batches = flush_batches
         self._flush_seconds = flush_seconds
-        self._seal_bytes = seal_bytes
+        # A tail is smaller than what is sealed of it would be when decoded; it may be there besides.
+        self._seal_bytes = seal_bytes if max_bytes is None else min(seal_bytes, max(max_bytes // _SEALS, 1))
         self._seal_batches = seal_batches
         self._queue_bytes = queue_bytes
         self._patience = patience
@@ -139,7 +145,7 @@ class FolderWriter:
         self._wait_left = patience
         self._warned: set[str] = set()
         self._closed = False
-        self._disk = Disk(self.path)
+        self._disk = Disk(self.path, None if max_bytes is None else max_bytes - self._seal_bytes)
         _writers.add(self)
         atexit.register(self._at_exit)
         threading.Thread(target=self._work, name="colordim-writer", daemon=True).start()

@@ -1,0 +1,169 @@
+"""Keeping a run within a number of bytes: the oldest columns are dropped, finest level first; their sums stay."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colordim.store import files
+from colordim.store.levels import level_names, parse_name
+from colordim.store.parquet import Footer
+from colordim.store.place import LocalPlace
+from colordim.store.pyramid import FACTOR
+from colordim.store.segments import Summary, batches_in, read_units, sources_of, write_batches
+from colordim.store.table import batch_arrays, join_batches
+
+__all__ = ["read_dropped", "trim"]
+
+#: Files of a level that always stay, so that the newest columns are there in full.
+_NEWEST = 2
+#: Batches of a file of batches from which on it is not put together with others: it is read as a whole.
+_FOLDED = 1 << 18
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The columns and the moments of a segment or a span at a level."""
+
+    level: int
+    first: int
+    last: int
+    name: str
+    nbytes: int
+
+
+def trim(rank: Path, max_bytes: int) -> int:
+    """Drop the oldest columns of a rank until it is small enough.
+
+    What is dropped is written down before it is removed. A column is dropped only where a coarser level has its sum;
+    what is known of the batches stays, in fewer and fewer files.
+
+    Parameters
+    ----------
+    rank : Path
+        Folder of the rank; its writer calls this.
+    max_bytes : int
+        Bytes that all its files may take.
+
+    Returns
+    -------
+    int
+        Bytes that its files take now.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be read or written; what was dropped by then is written down.
+    """
+    total = sum(path.stat().st_size for path in rank.rglob("*") if path.is_file())
+    if total <= max_bytes:
+        return total
+    pairs = list(_pairs(rank))
+    dropped = dict(read_dropped(_read(rank / files.DROPPED)))
+    for pair in _oldest_first(pairs):
+        if total <= max_bytes:
+            break
+        dropped[pair.level] = pair.last
+        files.write_text(rank / files.DROPPED, json.dumps({str(level): last for level, last in dropped.items()}) + "\n")
+        for name in reversed(level_names(pair.level, pair.name)):
+            with contextlib.suppress(FileNotFoundError):
+                (rank / name).unlink()
+        total -= pair.nbytes
+    _fold(rank, dropped.get(0, -1))
+    return total
+
+
+def _oldest_first(pairs: Sequence[_Pair]) -> Iterator[_Pair]:
+    """Yield what may be dropped, in turn; nothing of which the sums are not written yet, and nothing after that."""
+    for level in range(max((pair.level for pair in pairs), default=0)):
+        coarser = [pair for pair in pairs if pair.level > level]
+        for pair in [pair for pair in pairs if pair.level == level][:-_NEWEST]:
+            if not any(other.first <= pair.first and pair.last <= other.last for other in coarser):
+                return
+            yield pair
+
+
+def _fold(rank: Path, last: int) -> None:
+    """Put the batches and units of four dropped segments into one file, those of four such files into one, ..."""
+    while (four := _four_alike(rank, last)) is not None:
+        footers = [Footer(LocalPlace(rank), f"{files.BATCHES}/{name}", first) for first, name in four]
+        summaries = [Summary.from_json(footer.facts) for footer in footers]
+        sources = [each for footer in footers for each in sources_of(footer)]
+        tables = [footer.read(0, None) for footer in footers]
+        for footer, table in zip(footers, tables, strict=True):
+            footer.check(0, batch_arrays(table))
+        name = f"{files.numbered(four[0][0])}-{files.numbered(summaries[-1].last)}.parquet"
+        units = [
+            each
+            for (first, old), summary in zip(four, summaries, strict=True)
+            if summary.units
+            for each in read_units(Footer(LocalPlace(rank), f"{files.UNITS_FOLDER}/{old}", first))
+        ]
+        write_batches(rank, name, four[0][0], join_batches(tables), units, sources)
+        for folder in (files.BATCHES, files.UNITS_FOLDER):
+            for _, old in four:
+                with contextlib.suppress(OSError):
+                    (rank / folder / old).unlink()
+
+
+def _four_alike(rank: Path, last: int) -> list[tuple[int, str]] | None:
+    """Return four adjacent files of batches up to the batch `last` that hold equally many segments, roughly."""
+    found = batches_in(path.name for path in (rank / files.BATCHES).iterdir())
+    alike: list[tuple[int, str]] = []
+    size, end = -1, -1
+    for first, _, name in found:
+        if first <= end:  # what the file before was made of, from a writer that was cut off
+            (rank / files.BATCHES / name).unlink()
+            continue
+        footer = Footer(LocalPlace(rank), f"{files.BATCHES}/{name}", first)
+        end = Summary.from_json(footer.facts).last
+        if end > last:
+            return None
+        number = len(sources_of(footer)).bit_length() // 2  # 0 of one, 1 of four, 2 of sixteen, ...
+        alike = [*alike, (first, name)] if number == size else [(first, name)]
+        size = number
+        if len(alike) == FACTOR and footer.facts["batches"] <= _FOLDED:
+            return alike
+    return None
+
+
+def read_dropped(text: bytes) -> Mapping[int, int]:
+    """Return the last batch that was dropped, by level; empty where nothing was.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    if not text:
+        return {}
+    found: Any = json.loads(text)
+    return {int(level): int(last) for level, last in found.items()}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _pairs(rank: Path) -> Iterator[_Pair]:
+    """Yield what there is of each level, by level, the oldest first."""
+    level = 0
+    while (folder := rank / files.moments_folder(level)).exists() or level == 0:
+        names = sorted(path.name for path in folder.glob("[0-9]*.parquet"))
+        starts = [int(name.partition("-")[0].removesuffix(".parquet")) for name in names]
+        for at, name in enumerate(names):
+            # A segment's name has no last batch: it ends before the next one, and the newest is never asked for.
+            ends = parse_name(name) or (starts[at], starts[at + 1] - 1 if at + 1 < len(starts) else starts[at])
+            sizes = []
+            for path in (rank / each for each in level_names(level, name)):
+                with contextlib.suppress(FileNotFoundError):
+                    sizes.append(path.stat().st_size)
+            yield _Pair(level, *ends, name, sum(sizes))
+        level += 1
