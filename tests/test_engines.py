@@ -107,6 +107,15 @@ def columns(rng: np.random.Generator, bins: int) -> list[int]:
     return [*counts, *others, counts[bins // 2], counts.sum() + others.sum(), 1]
 
 
+class OftenFlushed(FolderWriter):
+    """Makes segments of ten batches, however slow the disk is."""
+
+    def append(self, batch: Batch, *args: Any) -> None:
+        super().append(batch, *args)
+        if batch.batch % 10 == 9:
+            self.flush()
+
+
 @pytest.fixture(params=["one segment", "many segments", "ranks"])
 def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> colordim.Run:
     """A run in the folder `lenet` of the working directory, where the page has it."""
@@ -115,8 +124,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         write_ranks()
     else:
         if request.param == "many segments":
-            small = functools.partial(FolderWriter, seal_bytes=1, flush_batches=10)
-            monkeypatch.setattr("colordim.api.FolderWriter", small)
+            monkeypatch.setattr("colordim.api.FolderWriter", functools.partial(OftenFlushed, seal_bytes=1))
         record_training()
     segments = len(list(Path("lenet/rank=0/batches").iterdir()))
     assert segments == 1 if request.param == "one segment" else segments > 3

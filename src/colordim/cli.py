@@ -180,14 +180,44 @@ def demo(
 
 @app.command()
 def doctor(
+    run: Annotated[Path | None, typer.Argument(help="A run whose files are all to be checked.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend the run: sum levels up again, remove what is half written.")
+    ] = False,
     gpu: Annotated[
         bool, typer.Option("--gpu", help="Check counting on the GPU: right? how fast? (two minutes)")
     ] = False,
 ) -> None:
-    """Say what counts on this machine, and why."""
-    from colordim.doctor import examine
+    """Say what counts on this machine, and why; or whether a run is whole."""
+    if run is None:
+        if repair:
+            raise UsageError("--repair needs a run: name its folder.")
+        from colordim.doctor import examine
 
-    raise typer.Exit(examine(gpu, typer.echo))
+        raise typer.Exit(examine(gpu, typer.echo))
+    if gpu:
+        raise UsageError("--gpu checks this machine and not a run: leave one of them out.")
+    raise typer.Exit(_check_run(run, repair))
+
+
+def _check_run(run: Path, repair: bool) -> int:
+    """Write what is wrong in a run, mend it if asked to, and return the exit code."""
+    from colordim.store import check
+
+    if repair:
+        for sentence in check.repair(run):
+            typer.echo(f"mended   {sentence}")
+    findings = list(check.examine(run))
+    for finding in findings:
+        typer.echo(f"{'mendable' if finding.mendable else 'DAMAGED '} {finding.path}: {finding.sentence}.")
+    mendable = sum(finding.mendable for finding in findings)
+    if not findings:
+        typer.echo(f"{run} is whole: every checksum and every sum is right.")
+    elif mendable:
+        typer.echo(f"{mendable} can be mended without a loss: colordim doctor {run} --repair")
+    if mendable < len(findings):
+        typer.echo("What is damaged is left out by every reader, which says so; only a copy could bring it back.")
+    return 1 if findings else 0
 
 
 @app.command("ls")

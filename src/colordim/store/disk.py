@@ -16,9 +16,8 @@ from colordim.errors import StoreError
 from colordim.store import files
 from colordim.store.budget import trim
 from colordim.store.chunk import Chunk
-from colordim.store.levels import Span, join
-from colordim.store.pyramid import FACTOR
 from colordim.store.segments import Segment
+from colordim.store.spans import Spans
 from colordim.store.tail import Frame, TailWriter
 
 __all__ = ["Disk", "create"]
@@ -136,7 +135,7 @@ class Disk:
         self._segment: Segment | None = None
         self._tail: TailWriter | None = None
         self._unsealed: deque[tuple[Segment, TailWriter]] = deque()
-        self._spans: list[list[Span]] = []  # by order; those that are not part of a larger one
+        self._spans = Spans(self._rank)
 
     @property
     def open_bytes(self) -> int:
@@ -200,25 +199,10 @@ class Disk:
             if self._unsealed and self._unsealed[0][0] is segment:  # `between` may have cut another
                 self._unsealed.popleft()
             if span is not None:
-                self._spans[:0] = [] if self._spans else [[]]
-                self._spans[0].append(span)
-        self._join_spans(streams, between)
+                self._spans.add(span)
+        self._spans.join(streams, between)
         if self._max_bytes is not None:
             trim(self._rank, self._max_bytes)
-
-    def _join_spans(self, streams: Sequence[Stream], between: Callable[[], None]) -> None:
-        """Sum up four spans of an order together, wherever there are so many."""
-        for order, spans in enumerate(self._spans):
-            while len(spans) >= FACTOR:
-                try:
-                    joined = join(self._rank, spans[:FACTOR], streams, between)
-                except (FileNotFoundError, ValueError, LookupError):  # taken away or damaged: readers do without
-                    del spans[:FACTOR]
-                    continue
-                del spans[:FACTOR]
-                if order + 1 == len(self._spans):
-                    self._spans.append([])
-                self._spans[order + 1].append(joined)
 
     def end(self, reason: str, batches: int, dropped: int) -> None:
         """Mark the run as ended."""

@@ -18,7 +18,7 @@ from colordim.store import files
 from colordim.store.base import Block
 from colordim.store.budget import read_dropped
 from colordim.store.description import read_facts, read_info, read_streams
-from colordim.store.levels import Groups, level_names, parse_name, read_level
+from colordim.store.levels import Groups, level_names, levels_in, parse_name, read_level
 from colordim.store.memory import batch_table
 from colordim.store.parquet import Footer, read_columns, read_moments
 from colordim.store.place import Place, place_of
@@ -275,13 +275,10 @@ class FolderReader:
         except (OSError, ValueError, AttributeError) as error:
             self._problems[files.DROPPED] = f"{files.DROPPED}: what was dropped is unknown ({_first_line(error)})."
         self._levels = {}
-        for folder in self._place.names("moments"):
-            _, equals, number = folder.partition("level=")
-            if not equals or not number.isdecimal() or number == "0":
-                continue
-            for name in self._place.names(files.moments_folder(int(number))):
+        for level in levels_in(self._place):
+            for name in self._place.names(files.moments_folder(level)):
                 if (ends := parse_name(name)) is not None:
-                    self._levels.setdefault(ends[0], []).append(_Level(int(number), *ends))
+                    self._levels.setdefault(ends[0], []).append(_Level(level, *ends))
         for found in self._levels.values():
             found.sort(key=lambda level: (level.level, level.last), reverse=True)
 
@@ -412,7 +409,9 @@ class FolderReader:
                     buckets, counts = read_columns(footer, stream.id, len(numbers))
                 else:
                     batches, counters, moments = read_moments(footer, stream.id)
-                    found = _found(buckets, counts, np.searchsorted(numbers, batches), counters, moments)
+                    found = StreamColumns.of_fired(
+                        buckets, counts, np.searchsorted(numbers, batches), counters, moments
+                    )
                     _check_buckets(found, stream)
             except Exception as error:  # a damaged file can fail in any way
                 self._problems[name, stream.id] = _left_out(
@@ -461,20 +460,6 @@ class FolderReader:
                 f"{files.END}: {dropped} batches were never written, because the disk failed while the run was recorded."
             )
         return {"reason": reason, "batches": end.get("batches")}
-
-
-def _found(
-    bucket: IntArray, counts: IntArray, place: IntArray, counters: IntArray, moments: npt.NDArray[np.float64]
-) -> StreamColumns:
-    """Return the columns of a sealed segment, of which `counters` and `moments` are those that fired."""
-    number = counts.shape[1]
-    fired = np.zeros(number, np.bool_)
-    fired[place] = True
-    every = np.zeros((number, len(COUNTERS)), np.int64)
-    every[place] = counters
-    sums = np.tile(np.array(NO_MOMENTS), (number, 1))
-    sums[place] = moments
-    return StreamColumns(bucket, counts, fired, every, sums)
 
 
 def _check_buckets(found: StreamColumns | None, stream: Stream) -> None:

@@ -30,12 +30,23 @@ from colordim.store.parquet import (
     read_columns,
     read_moments,
 )
-from colordim.store.place import LocalPlace
+from colordim.store.place import LocalPlace, Place
 from colordim.store.pyramid import FACTOR
 from colordim.store.sparse import StreamColumns
 from colordim.store.table import arrow, arrow_texts
 
-__all__ = ["DEPTH", "Groups", "Span", "SpanWriter", "join", "level_names", "parse_name", "read_level", "remove"]
+__all__ = [
+    "DEPTH",
+    "Groups",
+    "Span",
+    "SpanWriter",
+    "join",
+    "level_names",
+    "levels_in",
+    "parse_name",
+    "read_level",
+    "remove",
+]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -185,7 +196,7 @@ class SpanWriter(contextlib.AbstractContextManager["SpanWriter"]):
         self._waiting: list[list[tuple[Stream, StreamColumns]]] = [[] for _ in span.levels]
 
     def __enter__(self) -> SpanWriter:
-        facts: dict[str, Any] = {"sources": self._span.sources}
+        facts: dict[str, Any] = {"sources": self._span.sources, "order": self._span.order}
         with contextlib.ExitStack() as stack:
             for level, (groups, _) in zip(self._span.levels, self._parts, strict=True):
                 columns, moments = (self._folder / name for name in level_names(level, self._span.name))
@@ -346,6 +357,12 @@ def _beside(parts: Sequence[StreamColumns | None], sizes: Sequence[int]) -> Stre
             counts[np.searchsorted(bucket, part.bucket), here] = part.counts
             fired[here], counters[here], moments[here] = part.fired, part.counters, part.moments
     return StreamColumns(bucket, counts, fired, counters, moments)
+
+
+def levels_in(place: Place) -> list[int]:
+    """Return the levels above 0 that a rank has files of, ascending."""
+    numbers = [name.removeprefix("level=") for name in place.names("moments") if name.startswith("level=")]
+    return sorted(int(number) for number in numbers if number.isdecimal() and number != "0")
 
 
 def parse_name(name: str) -> tuple[int, int] | None:

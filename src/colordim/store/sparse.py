@@ -42,6 +42,20 @@ class StreamColumns:
     counters: IntArray
     moments: npt.NDArray[np.float64]
 
+    @classmethod
+    def of_fired(
+        cls, bucket: IntArray, counts: IntArray, place: IntArray, counters: IntArray, moments: npt.NDArray[np.float64]
+    ) -> StreamColumns:
+        """Return columns of which `counters` and `moments` are those at the places where the stream fired."""
+        number = counts.shape[1]
+        fired = np.zeros(number, np.bool_)
+        fired[place] = True
+        every = np.zeros((number, len(COUNTERS)), np.int64)
+        every[place] = counters
+        sums = np.tile(np.array(NO_MOMENTS), (number, 1))
+        sums[place] = moments
+        return cls(bucket, counts, fired, every, sums)
+
     def chosen(self, which: slice | IntArray) -> StreamColumns:
         """Return some of the columns."""
         return StreamColumns(
