@@ -225,7 +225,7 @@ def test_a_disk_that_hangs_costs_a_second(tmp_path: Path) -> None:
 
 
 def test_sealing_that_takes_longer_keeps_neither_the_batches_nor_the_end(tmp_path: Path) -> None:
-    code = APPEND.replace("seal_bytes=3_000_000", "flush_bytes=10_000, seal_bytes=30_000")
+    code = APPEND.replace("seal_bytes=3_000_000", "flush_bytes=1_000_000, seal_bytes=30_000")
     slow = "from colordim.store.segments import Segment\ndef seal(self, folder, streams, between):\n"
     slow += "    while True: between(); time.sleep(0.02)\nSegment.seal = seal\n"
     (tmp_path / "counter").write_bytes(bytes(8))
@@ -341,12 +341,23 @@ def test_a_framework_that_replaced_the_default_decides_about_dying() -> None:
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("present", [signal.SIG_IGN])
-def test_an_ignored_signal_stays_ignored(present: Any) -> None:
-    before = signal.signal(signal.SIGTERM, present)
+def test_the_first_process_of_a_container_does_not_die_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel ignores SIGTERM for it where nothing is installed, so the training goes on and is recorded."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     watched = Watched()
     watch(watched)
-    assert signal.getsignal(signal.SIGTERM) is present
+    monkeypatch.setattr("colordim.termination.os.getpid", lambda: 1)
+    send()
+    assert watched.said == ["going on", "waited"]
+    unwatch(watched)
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    watched = Watched()
+    watch(watched)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     unwatch(watched)
     signal.signal(signal.SIGTERM, before)
 
@@ -380,3 +391,31 @@ def test_an_error_of_ours_does_not_keep_the_signal(handled: list[int], monkeypat
     send()
     assert handled == [signal.SIGTERM]
     unwatch(watched)
+
+
+def test_a_recorder_that_is_busy_or_a_device_that_hangs_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Identity())
+    with colordim.record(model, folder=tmp_path / "run") as rec:
+        with rec.batch():
+            model(torch.ones(3))
+        recorder: Any = rec._recorder
+        drained: list[bool] = []
+        hangs = threading.Event()
+
+        def drain(last: bool = True) -> None:
+            drained.append(last)
+            hangs.wait(60)
+
+        monkeypatch.setattr(recorder._batches, "drain", drain)
+        with recorder._lock:  # the handler has interrupted the recorder
+            recorder.hand_on(True)
+        assert drained == []
+        began = time.monotonic()
+        recorder.hand_on(True)
+        assert time.monotonic() - began < 30
+        assert drained == [True]
+        hangs.set()
+        monkeypatch.undo()

@@ -81,8 +81,8 @@ class _Handler:
 
     def _kills(self) -> bool:
         # A handler of somebody else that calls this one decides itself whether the process goes on. Without us it
-        # would have found SIG_DFL, which cannot be called.
-        return self._previous is signal.SIG_DFL and self._is_installed()
+        # would have found SIG_DFL, which cannot be called. The first process of a container ignores SIGTERM by default.
+        return self._previous is signal.SIG_DFL and self._is_installed() and os.getpid() != 1
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if callable(self._previous):

@@ -295,6 +295,38 @@ def test_what_could_not_be_copied_comes_over_later(kit: Any, tmp_path: Path, ssd
     assert kit.read(tmp_path / "run").ended == "stopped"
 
 
+def test_a_network_that_hangs_is_waited_for_once(kit: Any, tmp_path: Path, ssd: Path, network: Network) -> None:
+    writer = FolderWriter(tmp_path / "run", {}, patience=1, scratch=ssd)
+    network.hangs = True
+    waited = []
+    for step in kit.training(0, 2):
+        step.into(writer)
+        began = time.monotonic()
+        writer.flush()
+        waited.append(time.monotonic() - began)
+    assert waited[0] >= 1
+    assert waited[1] < waited[0] / 2
+    network.hangs = False
+    writer.close("stopped")
+    assert list(ssd.iterdir()) == []
+
+
+def test_a_flush_tries_again_at_once(
+    kit: Any, tmp_path: Path, ssd: Path, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("colordim.store.retry._FIRST", 1000.0)
+    writer = FolderWriter(tmp_path / "run", {}, scratch=ssd)
+    network.down = True
+    for step in kit.training(0, 2):
+        step.into(writer)
+    with pytest.warns(ColordimWarning):
+        writer.flush()
+    network.down = False
+    writer.flush()
+    assert len(kit.read(tmp_path / "run").batches()["batch"]) == 2
+    writer.close("stopped")
+
+
 def test_tails_that_cannot_be_sealed_come_over_at_the_end(
     kit: Any, tmp_path: Path, ssd: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
