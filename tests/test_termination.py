@@ -200,10 +200,11 @@ with colordim.record(model, folder=sys.argv[1]) as rec:
     model(torch.ones(3))
     child = os.fork()
     if child == 0:
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        time.sleep(60)
-    os.kill(child, signal.SIGTERM)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL: time.sleep(10)
+        os._exit(1)
+    os.kill(child, signal.SIGTERM)  # perhaps before the child has set itself up
     status = os.wait()[1]
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     print("ready", flush=True)
 print(os.waitstatus_to_exitcode(status), colordim.open(sys.argv[1]).ended)
 """,

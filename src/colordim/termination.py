@@ -168,6 +168,27 @@ def interrupted() -> bool:
     return _here.remembered is not None
 
 
+class _Mask(threading.local):
+    """The signals that a thread had blocked before it began to fork."""
+
+    before: Any = None
+
+
+_mask = _Mask()
+
+
+def _forking() -> None:
+    """Hold SIGTERM back: Python forgets what reaches a child before it has set itself up, where SIG_DFL would kill it."""
+    if _here.handler:
+        _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _unblock() -> None:
+    if _mask.before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _mask.before)
+        _mask.before = None
+
+
 def _forked() -> None:
     """Leave a forked child as it would be without us: it has the handler, but not the recordings' threads."""
     _here.watched.clear()
@@ -177,7 +198,8 @@ def _forked() -> None:
     if _here.handler:
         _here.handler.restore()
         _here.handler = None
+    _unblock()
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=_forking, after_in_parent=_unblock, after_in_child=_forked)
