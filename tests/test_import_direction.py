@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "colordim"
 #: From left to right; the parts of one room may import each other.
 ORDER = [
     "errors",
+    "termination",
     "axis",
     "column",
     "binning",

@@ -18,6 +18,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from colordim import termination
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.column import Phase
 from colordim.errors import ArgumentError, DependencyError, RecordingError, SelectionError
@@ -69,6 +70,7 @@ class Recording:
         rank: int | None = None,
         max_bytes: int | None = None,
         idle: str = "",
+        scratch: str | os.PathLike[str] | None = None,
     ) -> None:
         self._make_recorder = make_recorder
         self._rank = rank  # None unless several ranks record
@@ -76,7 +78,9 @@ class Recording:
         self._idle = idle  # why this rank has no run
         self._folder = folder
         self._info = info
+        self._scratch = scratch
         self._recorder: Recorder | None = None
+        self._terminable: _Terminable | None = None
         self._run: Run | None = None
 
     def __enter__(self) -> Recording:
@@ -93,7 +97,7 @@ class Recording:
         Raises
         ------
         StoreError
-            If the folder cannot be created or written.
+            If the folder cannot be created or written, or the scratch folder cannot be used.
         RecordingError
             If the recording was started before.
         """
@@ -108,12 +112,15 @@ class Recording:
             self._folder = _shared_folder(wanted)
             part = self._folder / rank_name(self._rank)
         self._info.setdefault("name", self._folder.name)
-        self._recorder = self._make_recorder(FolderWriter(part, self._info, max_bytes=self._max_bytes))
+        writer = FolderWriter(part, self._info, max_bytes=self._max_bytes, scratch=self._scratch)
+        self._recorder = self._make_recorder(writer)
         self._recorder.attach()
         if self._folder != wanted and not self._rank:  # once, not on every rank
             self._recorder.notices.say("folder", f"{wanted} holds a run already, so this one is in {self._folder}.")
         _attached.append(self._recorder)
         atexit.register(self.stop, "the process ended")
+        self._terminable = _Terminable(self._recorder, writer)
+        termination.watch(self._terminable)
         return self
 
     def stop(self, reason: str = "stopped") -> None:
@@ -124,6 +131,8 @@ class Recording:
         if self._recorder in _attached:
             _attached.remove(self._recorder)
         atexit.unregister(self.stop)
+        if self._terminable is not None:
+            termination.unwatch(self._terminable)
 
     @property
     def path(self) -> str:
@@ -194,6 +203,20 @@ class Recording:
             self._recorder.log(values)
 
 
+class _Terminable:
+    """What SIGTERM does to a recording, as a :class:`~colordim.termination.Terminable`."""
+
+    def __init__(self, recorder: Recorder, writer: FolderWriter) -> None:
+        self._recorder, self._writer = recorder, writer
+
+    def hurry(self, dying: bool) -> None:
+        self._recorder.hand_on(dying)
+        self._writer.hurry("ended by SIGTERM" if dying else None)
+
+    def wait(self, until: float) -> None:
+        self._writer.wait(until)
+
+
 def record(
     model: nn.Module,
     *,
@@ -210,6 +233,7 @@ def record(
     max_bytes: float | None = 4e9,
     name: str | None = None,
     ranks: Choice = "all",
+    scratch: str | os.PathLike[str] | None = None,
 ) -> Recording:
     """Record the histogram of every batch of every layer while `model` trains.
 
@@ -255,6 +279,10 @@ def record(
     ranks : {"all", "node", "first"}
         Which ranks of a distributed training record: all, the first of each machine, or rank 0. On the others
         the recording does nothing.
+    scratch : path, optional
+        A folder on a disk of this machine, for clusters whose shared file system is slow or fails at times: the run is
+        recorded there, and copied to `folder` a part at a time, at least every minute. Everything is in `folder` when the
+        recording stops.
 
     Returns
     -------
@@ -379,6 +407,7 @@ def record(
         info,
         rank=mine.rank if mine.world_size > 1 else None,
         max_bytes=None if max_bytes is None else int(max_bytes / mine.world_size),
+        scratch=scratch,
     )
 
 

@@ -101,8 +101,8 @@ def test_large_counts_and_empty_columns(kit: Any, tmp_path: Path) -> None:
     big[-2] = 2**62 + 1
     nan = np.zeros(stream.width, np.int64)
     nan[stream.axis.bins + 2] = nan[-2] = 5
-    for name, options in (("sealed", {"seal_bytes": 1}), ("tail", {})):
-        writer = FolderWriter(tmp_path / name, {}, flush_batches=1, **options)
+    for name, seal_bytes in (("sealed", 1), ("tail", 64 << 20)):
+        writer = FolderWriter(tmp_path / name, {}, flush_batches=1, seal_bytes=seal_bytes)
         writer.declare(stream)
         for number, row in enumerate([big, nan, nan]):
             moments = np.array([[0.0, 0.0, np.inf, -np.inf]])

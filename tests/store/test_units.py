@@ -92,8 +92,8 @@ def test_nothing_is_written_without_units(kit: Any, tmp_path: Path) -> None:
 def test_units_of_a_batch_without_columns(kit: Any, tmp_path: Path) -> None:
     """A window may end with a batch that was not recorded."""
     units = Units(0, "relu", "train", 0, 1, 9, b"\x80\x80")
-    for name, options in (("tail", {}), ("sealed", {"seal_bytes": 1})):
-        writer = FolderWriter(tmp_path / name, {}, **options)
+    for name, seal_bytes in (("tail", 64 << 20), ("sealed", 1)):
+        writer = FolderWriter(tmp_path / name, {}, seal_bytes=seal_bytes)
         stream = kit.stream(0)
         writer.declare(stream)
         batch = Batch(1, 1, "train", 0, 0, 0.0, False)

@@ -150,9 +150,9 @@ class Batches:
             self._notices.say(f"log:{sentence}", f"Not logged: {sentence}")
         window.values.update(numbers)
 
-    def drain(self) -> None:
-        """Hand on everything that is closed, waiting for devices."""
-        if self.window is None:
+    def drain(self, last: bool = True) -> None:
+        """Hand on everything that is closed, waiting for devices; without the last batch, it can still be logged to."""
+        if last and self.window is None:
             self._hand_on()
         self._delivery.drain()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from types import FrameType
@@ -274,6 +275,37 @@ class Recorder:
             with self._lock:
                 self._batches.drain()
             self._sink.flush()
+
+    def hand_on(self, everything: bool, seconds: float = 0.3) -> None:
+        """Give the sink the batches that are closed, from a signal handler, which must not wait for much.
+
+        Parameters
+        ----------
+        everything : bool
+            Whether no batch will follow; if one may, the last closed one waits for what is logged with it.
+        seconds : float
+            How long to wait at most.
+        """
+        if not self._here() or is_capturing():
+            return
+        done = allocate_lock()
+        done.acquire()
+
+        def drain() -> None:
+            try:
+                # If the main thread has it, the handler has interrupted us: then batches may be half handed on.
+                if self._lock.acquire(timeout=seconds / 3):
+                    try:
+                        self._batches.drain(everything)
+                    finally:
+                        self._lock.release()
+            finally:
+                done.release()
+
+        # In another thread, as a device that hangs would be waited for without end, and as the main thread may be inside
+        # a mode of torch; not by `threading`, in the midst of whose locks the main thread may be.
+        start_new_thread(drain, ())
+        done.acquire(timeout=seconds)
 
     # Called by the hooks.
 

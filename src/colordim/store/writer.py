@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,22 @@ from colordim.column import Batch, Stream, Units
 from colordim.errors import ColordimWarning, warn
 from colordim.store.chunk import Chunk, Layout
 from colordim.store.disk import Disk, create
+from colordim.store.files import rank_folder
+from colordim.store.mirror import Mirror, make_scratch
+from colordim.store.retry import Retry
+from colordim.termination import interrupted, unbroken, wait_for
 
 __all__ = ["FolderWriter"]
 
 _MB = 1 << 20
 _logger = logging.getLogger("colordim")
-#: Seconds until a failed write is tried again: the first time, and at most.
-_FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
 #: Segments that the bytes of a run are cut into, at least, so that dropping one is a small step.
 _SEALS = 16
 #: Chunks that were written and are kept to be filled again.
 _SPARE = 2
+
+#: Seconds after which a segment is sealed on scratch, and copied: what is lost with a machine.
+_SEAL_SECONDS = 60.0
 
 _writers: weakref.WeakSet[FolderWriter] = weakref.WeakSet()
 
@@ -46,19 +53,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-class _Retry:
-    """When to try again what has failed, after longer and longer pauses."""
-
-    def __init__(self) -> None:
-        self.succeeded()
-
-    def succeeded(self) -> None:
-        self.at: float | None = None
-        self._pause = _FIRST_RETRY
-
-    def failed(self) -> None:
-        self.at = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, _LAST_RETRY)
+def _create(path: Path, info: Mapping[str, Any], scratch: str | os.PathLike[str] | None) -> Path:
+    """Lay out the run folder, and return the folder that is written: `path`, or that of the rank on scratch."""
+    if scratch is None:
+        create(path, info)
+        return path
+    rank = rank_folder(path)
+    home = make_scratch(scratch, rank.parent)
+    try:
+        create(home / rank.name, info)
+        create(path, info)  # last: where scratch is of no use, no run is begun
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    return home / rank.name
 
 
 class FolderWriter:
@@ -81,6 +89,8 @@ class FolderWriter:
         oldest has waited that long.
     seal_bytes, seal_batches : int
         Decoded bytes of a sealed segment, and its recorded batches at most: one stream of it is read at once.
+    seal_seconds : float, optional
+        After how many seconds a smaller segment is sealed as well; by default never, and with `scratch` after 60.
     max_bytes : int, optional
         Bytes that the folder may take; beyond that the oldest columns are dropped, and their sums stay.
     queue_bytes : int
@@ -88,11 +98,14 @@ class FolderWriter:
     patience : float
         Seconds for which :meth:`append` waits for a full queue, summed over the run, and
         :meth:`flush` and :meth:`close` wait for the disk.
+    scratch : path-like, optional
+        A folder on a disk of this machine: the run is written below it, and what is sealed copied to `path`.
 
     Raises
     ------
     StoreError
-        If the folder cannot be created or written, holds other files, or already holds a run.
+        If the folder cannot be created or written, holds other files, or already holds a run; or if `scratch` is no
+        folder, or cannot be written.
     """
 
     def __init__(
@@ -105,18 +118,21 @@ class FolderWriter:
         flush_seconds: float = 0.5,
         seal_bytes: int = 64 * _MB,
         seal_batches: int = 4096,
+        seal_seconds: float | None = None,
         max_bytes: int | None = None,
         queue_bytes: int = 64 * _MB,
         patience: float = 10.0,
+        scratch: str | os.PathLike[str] | None = None,
     ) -> None:
         self.path = Path(path)
-        create(self.path, info)
+        self._home = _create(self.path, info, scratch)
         self._flush_bytes = flush_bytes
         self._flush_batches = flush_batches
         self._flush_seconds = flush_seconds
         # A tail is smaller than what is sealed of it would be when decoded; it may be there besides.
         self._seal_bytes = seal_bytes if max_bytes is None else min(seal_bytes, max(max_bytes // _SEALS, 1))
         self._seal_batches = seal_batches
+        self._seal_seconds = _SEAL_SECONDS if seal_seconds is None and scratch is not None else seal_seconds
         self._queue_bytes = queue_bytes
         self._patience = patience
 
@@ -133,19 +149,27 @@ class FolderWriter:
         self._asked = 0
         self._answered = 0
         self._reason: str | None = None
+        self._hurried = False
         self._done = False
         self._written = 0
         self._dropped = 0
         self._hangs = False
-        self._writing = _Retry()
-        self._sealing = _Retry()
+        self._writing = Retry()
+        self._sealing = Retry()
         self._message: str | None = None
         self._seconds = 0.0
 
         self._wait_left = patience
         self._warned: set[str] = set()
         self._closed = False
-        self._disk = Disk(self.path, None if max_bytes is None else max_bytes - self._seal_bytes)
+        self._ended = False
+        self._open_since: float | None = None  # since when there is a segment that is not sealed
+        self._disk = Disk(self._home, None if max_bytes is None else max_bytes - self._seal_bytes)
+        self._mirror = (
+            None
+            if scratch is None
+            else Mirror(self._home.parent, self._home, rank_folder(self.path), self._copy_failed)
+        )
         _writers.add(self)
         atexit.register(self._at_exit)
         threading.Thread(target=self._work, name="colordim-writer", daemon=True).start()
@@ -159,6 +183,7 @@ class FolderWriter:
     def seconds(self) -> float:
         return self._seconds
 
+    @unbroken
     def declare(self, stream: Stream) -> None:
         if self._closed:
             return
@@ -171,6 +196,7 @@ class FolderWriter:
         if not self._closed:
             self._facts = facts
 
+    @unbroken
     def append(
         self,
         batch: Batch,
@@ -197,6 +223,7 @@ class FolderWriter:
         if self._message:
             self._warn()
 
+    @unbroken
     def flush(self) -> None:
         if self._closed:
             return
@@ -205,10 +232,12 @@ class FolderWriter:
             asked = self._asked
             self._changed.notify_all()
             # Waiting once for a disk that hangs is enough.
-            if not self._changed.wait_for(lambda: self._answered >= asked, 0 if self._hangs else self._patience):
-                self._hung()
+            self._wait_for_disk(lambda: self._answered >= asked, 0 if self._hangs else self._patience)
+        if self._mirror:  # what is read is the run folder
+            self._mirror.settle(self._patience)
         self._warn()
 
+    @unbroken
     def close(self, reason: str) -> None:
         if self._closed:
             return
@@ -217,14 +246,36 @@ class FolderWriter:
         with self._changed:
             self._reason = reason
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._done, self._patience):
-                self._hung()
+            self._wait_for_disk(lambda: self._done, self._patience)
             lost = self._dropped + self._waiting()
+        if self._mirror and not self._mirror.settle(self._patience, final=self._done) and not interrupted():
+            self._message = self._mirror.way_out
         self._warn()
         if lost:  # no second warning: this is the sum, for the log
             _logger.warning(
                 "%d batches could not be written to %s; what was written before is readable.", lost, self.path
             )
+
+    def hurry(self, reason: str | None) -> None:
+        """Begin to write everything, and end the run if there is a reason; for a signal handler, so it never prints."""
+        with self._changed:
+            if reason is None:
+                self._asked += 1
+            elif self._reason is None:
+                self._closed = self._hurried = True
+                self._reason = reason
+            self._changed.notify_all()
+
+    def wait(self, until: float) -> None:
+        """Return when what :meth:`hurry` began is done, or at `until`, by :func:`time.monotonic`."""
+        with self._changed:
+            asked, ending = self._asked, self._reason is not None
+            self._changed.wait_for(
+                lambda: self._done if ending else self._answered >= asked, max(until - time.monotonic(), 0)
+            )
+        if self._mirror and not self._mirror.settle(self._patience, final=self._done, until=until) and ending:
+            with contextlib.suppress(OSError):  # not through a file, in which the handler may have interrupted a print
+                os.write(2, f"colordim: {self._mirror.way_out}\n".encode())
 
     def _at_exit(self) -> None:
         self.close("the process exited without stopping the recording")
@@ -262,20 +313,24 @@ class FolderWriter:
         if self._writing.at is None and self._wait_left > 0:
             began = time.monotonic()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._has_room() or self._writing.at is not None, self._wait_left)
+            wait_for(self._changed, lambda: self._has_room() or self._writing.at is not None, self._wait_left)
             self._wait_left -= time.monotonic() - began
         if self._has_room():
             return True
-        if self._writing.at is None:
+        if self._writing.at is None and not interrupted():
             self._hung()
         return False
+
+    def _wait_for_disk(self, done: Callable[[], bool], seconds: float) -> None:
+        if not wait_for(self._changed, done, seconds) and not interrupted():
+            self._hung()
 
     def _hung(self) -> None:
         self._hangs = True
         if "hung" not in self._warned:
             self._warned.add("hung")
             self._message = (
-                f"the disk of {self.path} has not taken data for {self._patience:g} s: training goes on, "
+                f"the disk of {self._home} has not taken data for {self._patience:g} s: training goes on, "
                 "batches that do not fit into memory are left out until it answers, and what was written stays readable."
             )
 
@@ -295,10 +350,15 @@ class FolderWriter:
                 while (delay := self._delay()) is None or delay > 0:
                     self._changed.wait(delay)
                 asked, reason = self._asked, self._reason
+            # A flush is for readers, and what is only on scratch is not there for them.
+            seal = reason is not None or (self._mirror is not None and asked > self._answered)
             self._write()
-            self._seal(everything=reason is not None)
-            if reason is not None:
+            self._end_early(reason)
+            self._seal(everything=seal)
+            if reason is not None and not self._ended:
                 self._end(reason)
+            if self._mirror:
+                self._mirror.look()
             self._seconds = time.thread_time()
             with self._changed:
                 self._answered = asked
@@ -310,6 +370,8 @@ class FolderWriter:
         if self._reason is not None or self._asked > self._answered:
             return 0.0
         times = [] if self._sealing.at is None else [self._sealing.at]
+        if self._open_since is not None and self._seal_seconds is not None:
+            times.append(self._open_since + self._seal_seconds)
         if self._writing.at is not None:
             times.append(self._writing.at)
         elif self._queue:
@@ -335,6 +397,7 @@ class FolderWriter:
                 self._disk.describe(self._facts)
                 if chunk:
                     self._disk.append(chunk, streams)
+                    self._open_since = self._open_since or time.monotonic()
             except OSError as error:
                 self._failed(error, self._writing)
                 return
@@ -352,8 +415,14 @@ class FolderWriter:
 
     def _seal(self, everything: bool) -> None:
         full = self._disk.open_bytes >= self._seal_bytes or self._disk.open_batches >= self._seal_batches
-        if everything or full:
+        overdue = (
+            self._open_since is not None
+            and self._seal_seconds is not None
+            and time.monotonic() >= self._open_since + self._seal_seconds
+        )
+        if everything or overdue or full:
             self._disk.cut()
+            self._open_since = None
         paused = self._sealing.at is not None and self._sealing.at > time.monotonic()
         if not self._disk.unsealed or (paused and not everything):
             return
@@ -370,8 +439,16 @@ class FolderWriter:
         """Keep the tail flowing while a long segment is being sealed."""
         with self._changed:
             due = self._writing.at is None and (delay := self._delay()) is not None and delay <= 0
+            reason = self._reason
         if due:
             self._write(seal=False)
+            self._end_early(reason)
+
+    def _end_early(self, reason: str | None) -> None:
+        """Mark the end before all is sealed if that may take longer than there is time: tails are read as well."""
+        if reason is not None and self._hurried and not self._ended:
+            self._end(reason)
+            self._ended = True
 
     def _end(self, reason: str) -> None:
         try:
@@ -379,12 +456,12 @@ class FolderWriter:
         except OSError as error:
             self._failed(error, None)
 
-    def _failed(self, error: Exception, retry: _Retry | None) -> None:
+    def _failed(self, error: Exception, retry: Retry | None) -> None:
         if retry:
             retry.failed()
         if isinstance(error, OSError):
             message = (
-                f"the run folder {self.path} cannot be written ({error.strerror or error}): training goes on, what was "
+                f"the run folder {self._home} cannot be written ({error.strerror or error}): training goes on, what was "
                 f"written stays readable and up to {self._queue_bytes / _MB:g} MB wait in memory; free space or make "
                 "the folder writable, and writing goes on by itself."
             )
@@ -398,6 +475,16 @@ class FolderWriter:
                 self._warned.add("failed")
                 self._message = message
             self._changed.notify_all()
+
+    def _copy_failed(self, error: Exception) -> None:
+        """Say it once, called by the mirror's thread."""
+        with self._changed:
+            if "copy" not in self._warned and not self._closed:  # then close() has more to say
+                self._warned.add("copy")
+                self._message = (
+                    f"the run folder {self.path} cannot be written ({getattr(error, 'strerror', None) or error}): "
+                    f"recording goes on in {self._home}, and is copied as soon as the run folder can be written."
+                )
 
     def _release(self, chunk: Chunk | None, written: bool) -> None:
         """Take the oldest chunk off the queue, and keep it to be filled again."""
