@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 
 import numpy as np
 import numpy.typing as npt
@@ -49,14 +50,23 @@ def merge(blocks: Iterable[Block], level: int, bins: int) -> Block:
             continue
         part = _add_groups(block, block.first // FACTOR**level) if level else block
         if level and merged and merged[-1].first[-1] // FACTOR**level == part.first[0] // FACTOR**level:
-            part = Block.concatenate([merged.pop(), part], bins)
-            part = _add_groups(part, part.first // FACTOR**level)
-        merged.append(part)
+            seam = Block.concatenate([_part(merged[-1], slice(-1, None)), _part(part, slice(1))], bins)
+            merged[-1] = _part(merged[-1], slice(-1))
+            merged.append(_add_groups(seam, np.zeros(2, np.int64)))
+            part = _part(part, slice(1, None))
+        if len(part):
+            merged.append(part)
     return Block.concatenate(merged, bins)
+
+
+def _part(block: Block, which: slice) -> Block:
+    return Block(*(getattr(block, field.name)[which] for field in fields(block)))
 
 
 def _add_groups(block: Block, group: npt.NDArray[np.int64]) -> Block:
     starts = np.flatnonzero(np.diff(group, prepend=group[0] - 1))
+    if len(starts) == len(group):
+        return block
     ends = np.append(starts[1:], len(group)) - 1
     return Block(
         first=block.first[starts],
