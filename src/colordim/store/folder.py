@@ -25,7 +25,7 @@ from colordim.store.sparse import Columns
 from colordim.store.table import batch_arrays, join_batches
 from colordim.store.tail import TailReader
 
-__all__ = ["FolderReader", "find_runs", "read_info"]
+__all__ = ["FolderReader", "find_runs", "read_info", "read_streams"]
 
 Table = Mapping[str, npt.NDArray[Any]]
 
@@ -81,6 +81,8 @@ class FolderReader:
         self._footers: OrderedDict[Path, Footer] = OrderedDict()
         self._problems: dict[object, str] = {}
         self._streams: tuple[Stream, ...] = ()
+        self._resumed = 0
+        self._missing: tuple[str, ...] = ()
         self._ended: str | None = None
         self._parts: tuple[_Part, ...] = ()
         self._table: Table | None = None
@@ -114,7 +116,7 @@ class FolderReader:
     def problems(self) -> tuple[str, ...]:
         """A sentence for each damaged part that was left out, as far as it was asked for."""
         tails = [sentence for _, tail in sorted(self._tails.items()) for sentence in tail.problems]
-        return (*self._problems.values(), *tails)
+        return (*self._missing, *self._problems.values(), *tails)
 
     def refresh(self) -> None:
         """Take a new snapshot of what is there now.
@@ -127,13 +129,14 @@ class FolderReader:
             If ``streams.json`` is damaged.
         """
         with self._lock:
+            self._look_for_resume()
             # The end first, the streams last: what an ended run holds is complete, and whatever
             # stream the columns name was declared before them.
             end = self._read_end()
             for _ in range(_LISTINGS):
                 if self._list(ended=end is not None):
                     break
-            self._streams = _read_streams(self._rank)
+            self._streams = read_streams(self._rank)
             self._ended = None if end is None else str(end["reason"])
             parts = [_Part(first, table, None, units) for first, (table, units) in self._sealed.items()]
             parts += [
@@ -174,6 +177,23 @@ class FolderReader:
                 continue
             for piece in np.split(chosen, range(_BLOCK, len(chosen), _BLOCK)):
                 yield found.block(piece, index[piece], stream.axis.bins)
+
+    def _look_for_resume(self) -> None:
+        """Forget what was read before the run was resumed, as its end may have been cut off."""
+        try:
+            resumed = json.loads((self._rank / files.RANK_FILE).read_bytes()).get("resumed", [])
+            missing = tuple(
+                str(sentence)
+                for entry in resumed
+                for name in ("missing", "damaged")
+                for sentence in entry.get(name, ())
+            )
+        except (OSError, ValueError, AttributeError, TypeError):
+            return
+        if len(resumed) != self._resumed:
+            self._resumed, self._missing = len(resumed), missing
+            for known in (self._sealed, self._units, self._tails, self._footers, self._problems):
+                known.clear()
 
     def _compare(self, written: int | None) -> None:
         """Say it if batches are missing that the end of the run counted: a file is gone."""
@@ -385,7 +405,8 @@ def _no_run(path: Path) -> str:
     return f"{path} is not a run, as it holds no {files.RUN}: give the folder that was recorded into."
 
 
-def _read_streams(rank: Path) -> tuple[Stream, ...]:
+def read_streams(rank: Path) -> tuple[Stream, ...]:
+    """Return the streams that a rank has declared; raises as :class:`FolderReader` does."""
     path = rank / files.STREAMS
     try:
         text = path.read_bytes()

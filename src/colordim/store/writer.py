@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import Batch, Stream, Units
-from colordim.errors import ColordimWarning, warn
+from colordim.column import Batch, Position, Stream, Units
+from colordim.errors import ColordimWarning, StoreError, warn
 from colordim.store.chunk import Chunk, Layout
-from colordim.store.disk import Disk, create
+from colordim.store.disk import Adopted, Disk, create
+from colordim.store.resume import Resume, Resumed, resume
 
 __all__ = ["FolderWriter"]
 
@@ -71,9 +72,11 @@ class FolderWriter:
     Parameters
     ----------
     path : path-like
-        A folder that does not exist yet or is empty.
+        A folder that does not exist yet or is empty; with `resume_from`, that of a run.
     info : mapping
         What is written once into ``run.json``: name, created, versions, model, in JSON types.
+    resume_from : Resume, optional
+        Go on in the run that is there; errors are those of :func:`colordim.store.resume.resume`.
     flush_bytes, flush_batches, flush_seconds : int, int, float
         A frame is written when that many bytes of rows or that many batches wait, or when the
         oldest has waited that long.
@@ -89,12 +92,21 @@ class FolderWriter:
     ------
     StoreError
         If the folder cannot be created or written, holds other files, or already holds a run.
+
+    Attributes
+    ----------
+    position : Position
+        Where the recording goes on.
+    said : sequence of str
+        What is missing of the run that was resumed.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         info: Mapping[str, Any],
+        resume_from: Resume | None = None,
+        /,
         *,
         flush_bytes: int = 8 * _MB,
         flush_batches: int = 64,
@@ -104,7 +116,15 @@ class FolderWriter:
         patience: float = 10.0,
     ) -> None:
         self.path = Path(path)
-        create(self.path, info)
+        self._closed = False
+        if resume_from is None:
+            create(self.path, info)
+            resumed = Resumed(Position(), Adopted(), ())
+        else:
+            if any(other.path.absolute() == self.path.absolute() and not other._closed for other in _writers):
+                raise StoreError(f"{self.path} is being recorded by this process: stop that recording first.")
+            resumed = resume(self.path, info, resume_from)
+        self.position, self.said = resumed.position, resumed.said
         self._flush_bytes = flush_bytes
         self._flush_batches = flush_batches
         self._flush_seconds = flush_seconds
@@ -115,7 +135,7 @@ class FolderWriter:
         # Shared with the thread, under the lock.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._streams: list[Stream] = []
+        self._streams: list[Stream] = list(self.position.streams)
         self._facts: Mapping[str, Any] | None = None
         self._chunk: Chunk | None = None  # that is being filled
         self._queue: deque[Chunk] = deque()  # of those that make a frame
@@ -126,7 +146,7 @@ class FolderWriter:
         self._answered = 0
         self._reason: str | None = None
         self._done = False
-        self._written = 0
+        self._written = resumed.adopted.batches
         self._dropped = 0
         self._hangs = False
         self._writing = _Retry()
@@ -136,8 +156,7 @@ class FolderWriter:
 
         self._wait_left = patience
         self._warned: set[str] = set()
-        self._closed = False
-        self._disk = Disk(self.path)
+        self._disk = Disk(self.path, resumed.adopted)
         _writers.add(self)
         atexit.register(self._at_exit)
         threading.Thread(target=self._work, name="colordim-writer", daemon=True).start()
