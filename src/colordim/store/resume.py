@@ -85,13 +85,13 @@ class Resumed:
     position : Position
     adopted : Adopted
         For the disk.
-    said : sequence of str
+    said : tuple of str
         Sentences for the user: what is missing.
     """
 
     position: Position
     adopted: Adopted
-    said: Sequence[str]
+    said: tuple[str, ...]
 
 
 def declared(path: Path) -> tuple[Stream, ...]:
@@ -176,11 +176,11 @@ def _resume(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resumed
         "end": end,
     }
     # What was missing behind the cut is recorded again.
-    earlier = [{**each, "missing": []} if each["batch"] > stop else each for each in there.get("resumed", [])]
+    earlier = [{**each, "missing": []} if each["batch"] > position.batch else each for each in there.get("resumed", [])]
     text = to_json({**described, **there, "host": entry["host"], "pid": entry["pid"], "resumed": [*earlier, entry]})
     files.write_text(rank / files.RANK_FILE, text)
     adopted = Adopted(len(reader.streams), len(kept["batch"]), _adopt(reader, rank))
-    return Resumed(position, adopted, [*missing, *damaged])
+    return Resumed(position, adopted, (*missing, *damaged))
 
 
 # Where to go on.

@@ -97,7 +97,7 @@ class FolderWriter:
     ----------
     position : Position
         Where the recording goes on.
-    said : sequence of str
+    said : tuple of str
         What is missing of the run that was resumed.
     """
 
