@@ -145,6 +145,7 @@ def _resume(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resumed
         lay_out(rank, {**described, "attempt": None})
     shutil.rmtree(rank.parent / f".cut.{rank.name}.tmp", ignore_errors=True)
     reader = FolderReader(rank.parent, number)
+    _tidy(reader, rank)
     table = reader.batches()
     stop = _stop(table, wanted)
     kept = {
@@ -230,8 +231,7 @@ def _position(table: Table, kept: Table, wanted: Resume, exact: bool, ended: boo
         index=index,
         epoch=epoch if wanted.epoch is None else wanted.epoch,
         step=step if wanted.step is None else wanted.step,
-        # An epoch that is over has had batches of all phases: the next training batch begins another.
-        seen=frozenset(PHASES) if over and seen else seen,
+        seen=seen,
         within=bool(seen) and not over,
         told=wanted.told,
         stepped=int(
@@ -337,28 +337,37 @@ def _is_alive(pid: int, since: float) -> bool:
 # What is taken over.
 
 
+def _tidy(reader: FolderReader, rank: Path) -> None:
+    """Remove tails that hold nothing: that were begun, or left by a crash between sealing and removing."""
+    there = sealed(rank)
+    for first in tails(rank):
+        if first in there:
+            useless = not any(files.numbered(first) in problem for problem in reader.problems)
+        else:
+            tail = _tail(rank, first)
+            useless = not tail.frames and not tail.problems
+        if useless:
+            tail_path(rank, first).unlink()
+
+
 def _adopt(reader: FolderReader, rank: Path) -> list[tuple[Segment, TailWriter]]:
     """Return the whole tails behind the last sealed segment, without what a crash has left of a frame.
 
     A damaged one stays as it is, and is reported.
     """
-    there = sealed(rank)
-    for first in set(there).intersection(tails(rank)):  # left by a crash between sealing and removing
-        if not any(files.numbered(first) in problem for problem in reader.problems):
-            tail_path(rank, first).unlink()
+    last = max(sealed(rank), default=-1)
     adopted = []
     for first in tails(rank):
-        if there and first <= there[-1]:
-            continue
-        tail = TailReader(tail_path(rank, first), first)
-        tail.refresh(ended=False)
-        if tail.problems:
-            continue
-        if not tail.frames:
-            tail_path(rank, first).unlink()
-            continue
-        segment = Segment(first)
-        for frame in tail.frames:
-            segment.add(frame, reader.streams)
-        adopted.append((segment, TailWriter.resume(tail_path(rank, first), tail.size)))
+        tail = _tail(rank, first)
+        if first > last and not tail.problems:
+            segment = Segment(first)
+            for frame in tail.frames:
+                segment.add(frame, reader.streams)
+            adopted.append((segment, TailWriter.resume(tail_path(rank, first), tail.size)))
     return adopted
+
+
+def _tail(rank: Path, first: int) -> TailReader:
+    tail = TailReader(tail_path(rank, first), first)
+    tail.refresh(ended=False)
+    return tail
