@@ -262,7 +262,7 @@ def record(
         It trains bit for bit as without recording.
     folder : path, optional
         Folder of the run, to be created. By default one of its own below ``runs``. If it holds a
-        run already, a number is added to its name. In a distributed training it must be the same on
+        run already, a number is added to its name, unless that run is resumed. In a distributed training it must be the same on
         all ranks, and a folder that another training has recorded into is refused.
     layers : str, type, callable or a sequence of them, optional
         Names or patterns of layers, classes, or functions of name and module; ``"blocks"`` adds the

@@ -142,6 +142,7 @@ def test_a_training_that_is_resumed_is_the_whole(
     after = FolderReader(path)
     kit.same(after, whole, ((0, 10**9), (7, 40)))
     assert (after.problems, after.ended) == ((), "stopped")
+    assert json.loads((path / "rank=0/end.json").read_text())["batches"] == BATCHES
     before.refresh()  # a reader that was there all the time
     kit.same(before, whole)
     assert before.problems == ()
@@ -223,7 +224,7 @@ def test_where_a_recording_goes_on(tmp_path: Path, training: list[Any], recorded
     # Of every 50 batches, the last 10 are validation; a step takes two batches.
     position = FolderWriter(path, {}, Resume(train=45)).position
     assert (position.batch, position.index, position.epoch, position.step) == (55, {"train": 45, "valid": 10}, 1, 27)
-    assert (position.seen, position.within) == ({"train"}, True)
+    assert (set(position.seen), position.within) == ({T}, True)
     assert [stream.id for stream in position.streams] == list(range(4))
     # A recorded training batch counts if the step has changed since the batch before.
     rows = [step.batch for step in training[:55]]
@@ -293,7 +294,7 @@ def test_batches_that_were_not_written_are_missing_and_said(tmp_path: Path) -> N
     assert reader.problems == (sentence,)
     assert FolderWriter(tmp_path / "run", {}, Resume(train=3)).said == ()
     reader.refresh()
-    assert reader.problems == (), "what was missing is recorded again"
+    assert not reader.problems, "what was missing is recorded again"
 
 
 def test_units_of_what_is_cut_off(kit: Any, tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_units_of_what_is_cut_off(kit: Any, tmp_path: Path) -> None:
             writer.close("stopped")
         path = tmp_path / f"{name} as it was"
         shutil.copytree(tmp_path / name, path)
-        FolderWriter(path, {}, Resume(train=13)).close("stopped")
+        FolderWriter(path, {}, Resume(train=15)).close("stopped")
         assert [each.last for each in FolderReader(path).units(stream, "train")] == [3, 7, 11]
         assert [each.last for each in FolderReader(path / "cut-0001").units(stream, "train")] == list(range(3, 40, 4))
 
@@ -401,6 +402,62 @@ def test_a_crash_at_any_instant_of_resuming(
     assert len(left) > (1 if ending == "one tail" else 3)
 
 
+# Every integer follows from its batch and place, whichever process has written it.
+KILLED = """
+import sys
+import numpy as np
+from colordim.axis import LinearAxis
+from colordim.column import Batch, Stream
+from colordim.store.resume import Resume
+from colordim.store.writer import FolderWriter
+
+path, back = sys.argv[1], int(sys.argv[2])
+print("now", flush=True)
+writer = FolderWriter(path, {}, Resume(train=back), flush_batches=4, flush_seconds=0.01, seal_bytes=20_000)
+stream = Stream(0, "a", "activation", "ReLU", "", (4,), 0, LinearAxis(0, 1, 50))
+if not writer.position.streams:
+    writer.declare(stream)
+for number in range(writer.position.batch, 10**9):
+    row = (number * 7 + np.arange(58)) % 5 + 1
+    writer.append(Batch(number, number, "train", 0, number, 0.0), (stream,), row, np.full((1, 4), float(number)))
+    if number % 10 == 9:
+        writer.flush()
+        print(number, flush=True)
+"""
+
+
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    """Also in the midst of resuming: nothing that a checkpoint has seen is lost, and every column is right."""
+    path, rng, back = tmp_path / "run", np.random.default_rng(0), 0
+    FolderWriter(path, {}).close("stopped")
+    for _ in range(12):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(path), str(back)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(rng.exponential(0.1))
+        process.kill()
+        flushed = max(
+            [back - 1, *(int(line) for line in process.stdout.read().splitlines(keepends=True) if line[-1] == "\n")]
+        )
+        process.wait()
+        process.stdout.close()
+        reader = FolderReader(path)
+        numbers = reader.batches()["batch"]
+        np.testing.assert_array_equal(numbers, np.arange(len(numbers)))
+        assert len(numbers) > flushed
+        assert reader.problems == ()
+        for stream in reader.streams:
+            block = Block.concatenate(list(reader.blocks(stream, "train", 0, 10**9)), 50)
+            rows = np.hstack([block.counts, block.counters])
+            np.testing.assert_array_equal(rows, (numbers[:, None] * 7 + np.arange(58)) % 5 + 1)
+            np.testing.assert_array_equal(block.moments, np.repeat(numbers[:, None], 4, axis=1))
+        back = int(rng.integers(max(0, flushed - 60), flushed + 2))
+    assert flushed > 100
+    assert len(list(path.glob("cut-*"))) > 3
+
+
 @pytest.mark.parametrize("torn", [1, 11, 13, 100])
 def test_what_a_crash_has_left_of_a_frame_is_cut_off(
     kit: Any, tmp_path: Path, training: list[Any], whole: MemoryStore, recorded: dict[str, Path], torn: int
@@ -411,6 +468,9 @@ def test_what_a_crash_has_left_of_a_frame_is_cut_off(
     data = tail.read_bytes()
     frame = data[data.rindex(b"\xc0\x1dFr") :]
     tail.write_bytes(data + frame[:torn])
+    writer = FolderWriter(path, {}, Resume())
+    assert tail.read_bytes() == data
+    writer.close("stopped")
     go_on(path, training, Resume())
     kit.same(FolderReader(path), whole)
     assert FolderReader(path).problems == ()
@@ -585,10 +645,10 @@ def again(run: Path, number: int, world: int, wanted: Resume | None = None, atte
 
 def test_ranks_go_on_at_the_batch_that_all_of_them_hold(tmp_path: Path) -> None:
     run = killed(tmp_path / "run", [T] * 9, [T] * 7, [T] * 12)
-    first = again(run, 2, 3)
+    first = again(run, 1, 3)
     assert first.position.index["train"] == 7
     put(first, [T] * 4)  # and it is ahead already when the others come
-    others = [again(run, number, 3) for number in (0, 1)]
+    others = [again(run, number, 3) for number in (0, 2)]
     assert [writer.position.index["train"] for writer in others] == [7, 7]
     for writer in others:
         put(writer, [T] * 4)

@@ -58,7 +58,7 @@ class Resume:
     attempt: str | None = None
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], attempt: str | None = None) -> Resume:
+    def from_state(cls, state: Mapping[str, Any]) -> Resume:
         """Return what a ``state_dict()`` says.
 
         Raises
@@ -73,7 +73,7 @@ class Resume:
                 f"resume={dict(state)!r} is not what state_dict() returned: pass that, the folder of the run, or "
                 '"auto".'
             )
-        return cls(**{name: state.get(name) for name in known}, attempt=attempt)  # type: ignore[arg-type]
+        return cls(**{name: state.get(name) for name in known})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
