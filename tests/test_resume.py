@@ -25,6 +25,7 @@ import colordim
 from colordim import api
 from colordim.axis import LinearAxis
 from colordim.errors import ArgumentError, ColordimWarning, NotARunError, RecordingError, StoreError
+from colordim.store.writer import FolderWriter
 
 DRIVER = Path(__file__).with_name("drive_resume.py")
 _spec = spec_from_file_location("drive_resume", DRIVER)
@@ -214,7 +215,14 @@ def test_resume_at(tmp_path: Path) -> None:
         assert recording.run.moments("1")["first"].tolist() == [4]
 
 
-def test_streams_keep_their_ids_and_new_ones_follow(tmp_path: Path) -> None:
+def test_streams_keep_their_ids_and_new_ones_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = FolderWriter.append
+
+    def checked(self: FolderWriter, batch: Any, streams: Any, *rows: Any) -> None:
+        assert [s.id for s in streams] == sorted(s.id for s in streams)
+        append(self, batch, streams, *rows)
+
+    monkeypatch.setattr(FolderWriter, "append", checked)
     model = nn.ModuleDict({"a": nn.ReLU(), "b": nn.ReLU(), "c": nn.ReLU()})
     batch = torch.ones(2, 3)
 
