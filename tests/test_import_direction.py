@@ -24,6 +24,7 @@ ORDER = [
     "diagnosis",
     "web",
     "export",
+    "fleet",
     "reading",
     "asking",
     "views",

@@ -193,17 +193,27 @@ def doctor(
 @app.command("ls")
 def list_runs(
     folder: Annotated[Path, typer.Argument(help="A folder with runs in it, however deep.")] = Path(),
+    query: Annotated[
+        str | None,
+        typer.Option(help="SQL over all of them: views batches, moments, columns, units, streams (docs/queries.md)."),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the answer to the query as CSV.")] = False,
 ) -> None:
-    """List the runs in a folder."""
+    """List the runs in a folder, or query them."""
     from rich.progress import track
     from rich.table import Table
 
     import colordim
-    from colordim.store.folder import find_runs
+    from colordim.store.description import find_runs
 
     console = _console()
     if not folder.exists():
         raise UsageError(f"there is no folder {folder}: name one that holds runs.")
+    if csv and query is None:
+        raise UsageError("--csv is for the answer to a query: add --query, or leave it out.")
+    if query is not None:
+        _print_answer(folder, query, csv, console)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, right in _COLUMNS:
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
@@ -223,6 +233,33 @@ _COLUMNS = (
     ("run", False), ("state", False), ("train", True), ("valid", True), ("epochs", True),
     ("streams", True), ("last loss", True), ("created", False), ("size", True),
 )  # fmt: skip
+
+
+def _print_answer(folder: Path, sql: str, as_csv: bool, console: Console) -> None:
+    import csv
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from colordim import fleet
+
+    answer = fleet.query(folder, sql)
+    if as_csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([answer.columns, *answer.rows])
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for i, name in enumerate(answer.columns):
+            numbers = all(isinstance(row[i], (int, float)) for row in answer.rows)
+            table.add_column(Text(name), justify="right" if numbers else "left")
+        for row in answer.rows:
+            table.add_row(*(Text(_cell(value)) for value in row))
+        console.print(table)
+    for note in answer.notes:
+        sys.stderr.write(f"colordim: {note}\n")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _row(run: Run, path: Path, folder: Path) -> list[str]:

@@ -130,8 +130,7 @@ class Run:
 
     def length(self, phase: Phase = "train") -> int:
         """Return the number of batches of a phase, those skipped by ``every=`` included."""
-        index = self._phase(phase)["index"]
-        return int(index[-1]) + 1 if len(index) else 0
+        return self._extent(phase)[0]
 
     def partial(self, phase: Phase = "train") -> npt.NDArray[np.bool_]:
         """Return which batches of a phase some ranks do not hold, or not yet; bool of shape ``[batches]``.
@@ -254,7 +253,7 @@ class Run:
         """
         found = self.stream(stream)
         first, last, _ = slice(start, stop).indices(self.length(phase))
-        block = merge(self._reader.blocks(found, phase, first, last), level, found.axis.bins)
+        block = merge(self._reader.blocks(found, phase, first, last, level), level, found.axis.bins)
         self._tell_problems()
         return block
 
@@ -357,7 +356,7 @@ class Run:
 
     def overview(self, stream: StreamKey, columns: int = 1000, phase: Phase = "train") -> Block:
         """Return the whole run at the coarsest level that still has `columns` columns."""
-        return self.columns(stream, phase, level=coarsest_level(self._recorded(phase), columns))
+        return self.columns(stream, phase, level=coarsest_level(self._extent(phase)[1], columns))
 
     def _tell_problems(self) -> None:
         for sentence in self._reader.problems:
@@ -365,15 +364,19 @@ class Run:
                 self._told.add(sentence)
                 warn(sentence)
 
+    def _extent(self, phase: Phase) -> tuple[int, int]:
+        if phase not in PHASES:
+            raise ArgumentError(f"{phase!r} is not a phase: take one of {', '.join(PHASES)}.")
+        extent = self._reader.extent(phase)
+        self._tell_problems()
+        return extent
+
     def _phase(self, phase: Phase) -> dict[str, npt.NDArray[Any]]:
         if phase not in PHASES:
             raise ArgumentError(f"{phase!r} is not a phase: take one of {', '.join(PHASES)}.")
         table = self.batches
         chosen = table["phase"] == phase
         return {name: values[chosen] for name, values in table.items()}
-
-    def _recorded(self, phase: Phase) -> int:
-        return int(np.count_nonzero(self._phase(phase)["recorded"]))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import colordim.run
 from colordim import asking, reading
 from colordim.column import PHASES, Kind, Phase
 from colordim.errors import ArgumentError, StreamError
+from colordim.export import dataframe, uhi
 from colordim.run import StreamKey
 
 if TYPE_CHECKING:
@@ -23,11 +24,14 @@ __all__ = ["Run"]
 
 
 class Run(colordim.run.Run):
-    """A recorded run with its charts.
+    """A recorded run with its charts, and what it is exported to.
 
-    Each returns a :class:`matplotlib.figure.Figure` that belongs to no window and to no pyplot state: a
+    Each chart is a :class:`matplotlib.figure.Figure` that belongs to no window and to no pyplot state: a
     notebook shows it when it is the value of a cell, ``figure.savefig(path)`` writes it.
     """
+
+    to_hist = uhi.to_hist
+    to_pandas = dataframe.to_pandas
 
     def colorful(
         self,

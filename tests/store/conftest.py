@@ -123,12 +123,16 @@ class Kit:
     same: Callable[..., None] = assert_same
     counters: int = len(COUNTERS)
 
-    def record(self, path: Path, seed: int = 0, batches: int = 300, close: bool = True, **options: Any) -> MemoryStore:
+    def record(
+        self, path: Path, seed: int = 0, batches: int = 300, close: bool = True, flush_every: int = 0, **options: Any
+    ) -> MemoryStore:
         """Write a training into a folder, and return it in memory."""
         memory = MemoryStore()
         writer = FolderWriter(path, {"name": "a"}, **options)
         for step in self.training(seed, batches):
             step.into(memory, writer)
+            if flush_every and step.batch.batch % flush_every == flush_every - 1:
+                writer.flush()  # or a slow disk would have larger segments
         writer.flush()
         if close:
             writer.close("stopped")

@@ -14,7 +14,8 @@ import pytest
 from colordim.column import PHASES
 from colordim.errors import FormatError, NotARunError
 from colordim.store.base import Block
-from colordim.store.folder import FolderReader, find_runs
+from colordim.store.description import find_runs
+from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
 from colordim.store.writer import FolderWriter
 
@@ -221,6 +222,7 @@ def test_not_a_run(kit: Any, tmp_path: Path) -> None:
 def test_gone_while_it_is_open(kit: Any, tmp_path: Path) -> None:
     kit.record(tmp_path / "run", batches=3)
     reader = FolderReader(tmp_path / "run")
+    assert len(reader.batches()["batch"]) == 3
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(NotARunError, match="gone"):
         reader.refresh()

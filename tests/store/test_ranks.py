@@ -158,9 +158,9 @@ def test_columns_are_where_all_ranks_recorded() -> None:
     assert not run.partial().any()
 
     class Damaged(MemoryStore):
-        def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
-            yield from super().blocks(stream, phase, start, 4)
-            yield from super().blocks(stream, phase, 5, stop)
+        def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
+            yield from super().blocks(stream, phase, start, 4, level)
+            yield from super().blocks(stream, phase, 5, stop, level)
 
     damaged = Damaged()
     damaged.__dict__.update(rank(train(9)).__dict__)
@@ -260,9 +260,9 @@ def test_one_stream_is_read_without_the_others() -> None:
     asked: list[tuple[str, int, int]] = []
 
     class Watched(MemoryStore):
-        def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
+        def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
             asked.append((stream.name, start, stop))
-            return super().blocks(stream, phase, start, stop)
+            return super().blocks(stream, phase, start, stop, level)
 
     stores = [Watched(), Watched()]
     for store in stores:

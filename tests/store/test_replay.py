@@ -16,6 +16,7 @@ from colordim.run import Run
 from colordim.store.base import Block
 from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
+from colordim.store.place import LocalPlace
 from colordim.store.tail import TailReader
 from colordim.store.writer import FolderWriter
 
@@ -177,12 +178,12 @@ def test_streams_that_take_turns(kit: Any, tmp_path: Path, options: dict[str, An
     writer.flush()
     kit.same(FolderReader(tmp_path), memory)
     for tail in tmp_path.rglob("tail-0000000000.cdt"):
-        read = TailReader(tail, 0)
+        read = TailReader(LocalPlace(tail.parent), tail.name, 0)
         read.refresh(ended=False)
         assert len(read.frames) <= 10, "a change of streams makes no frame of its own, but for the first"
     assert writer._layout.streams == streams[:2], "there is no room kept for what has stopped"
     writer.close("stopped")
-    moments = [pq.read_metadata(file).num_rows for file in tmp_path.rglob("moments/*/*.parquet")]
+    moments = [pq.read_metadata(file).num_rows for file in tmp_path.rglob("moments/level=0/*.parquet")]
     assert sum(moments) == fired, "a stream has moments only where it fired"
 
 

@@ -19,6 +19,7 @@ from colordim.column import Batch
 from colordim.errors import ColordimWarning, StoreError
 from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
+from colordim.store.place import LocalPlace
 from colordim.store.tail import TailReader
 from colordim.store.writer import FolderWriter
 
@@ -85,7 +86,7 @@ def test_full_then_freed(kit: Any, tmp_path: Path, disk: Disk, error: int) -> No
                 assert reader.problems == ()
             if 60 < step.batch.batch < 150 and step.batch.batch % 20 == 19:
                 (file,) = tmp_path.rglob("tail-*")
-                read = TailReader(file, 0)
+                read = TailReader(LocalPlace(file.parent), file.name, 0)
                 read.refresh(ended=True)
                 assert read.problems == [], "the torn frame was cut off"
         writer.close("stopped")

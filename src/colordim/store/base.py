@@ -119,8 +119,15 @@ class Reader(Protocol):
         as :func:`batch_key` gives it.
         """
 
-    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
-        """Yield the level-0 columns of `stream` with ``start <= index < stop``, ascending, in pieces."""
+    def extent(self, phase: Phase) -> tuple[int, int]:
+        """Return how many batches a phase has, by its last index, and how many of them were recorded."""
+
+    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
+        """Yield the columns of `stream` with ``start <= index < stop``, ascending, in pieces.
+
+        At a `level` above 0 where two pieces meet, the last column of one and the first of the next may belong
+        together: :func:`colordim.store.pyramid.merge` adds them up.
+        """
 
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
         """Return what is known of the activity of a layer's units, in no particular order; windows may overlap."""

@@ -24,6 +24,7 @@ from colordim.column import COUNTERS, MOMENTS, NO_MOMENTS, PHASES, Phase, Stream
 from colordim.store import files
 from colordim.store.disk import read_json, to_json
 from colordim.store.folder import FolderReader
+from colordim.store.place import LocalPlace
 from colordim.store.sparse import Columns
 from colordim.store.table import join_batches, numbers, units_of
 from colordim.store.tail import MAGIC, Frame, TailReader
@@ -219,7 +220,7 @@ def _content(rank: Path, first: int) -> tuple[pa.Table, Sequence[Units]]:
     try:
         table = _read(rank / files.BATCHES / name)
     except Exception:  # none, or a damaged one: readers take the tail then
-        tail = TailReader(tail_path(rank, first), first)
+        tail = TailReader(LocalPlace(rank), tail_path(rank, first).name, first)
         tail.refresh(ended=False)
         return join_batches(frame.batches for frame in tail.frames), [u for frame in tail.frames for u in frame.units]
     path = rank / files.UNITS_FOLDER / name

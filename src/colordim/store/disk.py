@@ -16,6 +16,8 @@ from colordim.column import Stream
 from colordim.errors import StoreError
 from colordim.store import files
 from colordim.store.chunk import Chunk
+from colordim.store.levels import Span, join
+from colordim.store.pyramid import FACTOR
 from colordim.store.segments import Segment
 from colordim.store.tail import Frame, TailWriter
 
@@ -174,11 +176,17 @@ class Disk:
         self._tail: TailWriter | None = None
         if self._unsealed:
             self._segment, self._tail = self._unsealed.pop()
+        self._spans: list[list[Span]] = []  # by order; those that are not part of a larger one
 
     @property
     def open_bytes(self) -> int:
         """Decoded bytes of the segment that is still open."""
         return self._segment.decoded_bytes if self._segment else 0
+
+    @property
+    def open_batches(self) -> int:
+        """Recorded batches of the segment that is still open."""
+        return self._segment.recorded if self._segment else 0
 
     @property
     def unsealed(self) -> bool:
@@ -230,10 +238,24 @@ class Disk:
         """Seal what was cut, and remove its tail."""
         while self._unsealed:
             segment, tail = self._unsealed[0]
-            segment.seal(self._rank, streams, between)
+            span = segment.seal(self._rank, streams, between)
             tail.remove()
             if self._unsealed and self._unsealed[0][0] is segment:  # `between` may have cut another
                 self._unsealed.popleft()
+            if span is not None:
+                self._spans[:0] = [] if self._spans else [[]]
+                self._spans[0].append(span)
+        self._join_spans(streams, between)
+
+    def _join_spans(self, streams: Sequence[Stream], between: Callable[[], None]) -> None:
+        """Sum up four spans of an order together, wherever there are so many."""
+        for order, spans in enumerate(self._spans):
+            while len(spans) >= FACTOR:
+                joined = join(self._rank, spans[:FACTOR], streams, between)
+                del spans[:FACTOR]
+                if order + 1 == len(self._spans):
+                    self._spans.append([])
+                self._spans[order + 1].append(joined)
 
     def end(self, reason: str, batches: int, dropped: int) -> None:
         """Mark the run as ended."""

@@ -21,6 +21,8 @@ __all__ = [
     "SCHEMA",
     "STREAMS",
     "UNITS_FOLDER",
+    "columns_folder",
+    "moments_folder",
     "numbered",
     "rank_folder",
     "rank_name",
@@ -49,6 +51,16 @@ UNITS_FOLDER = "units"
 BINARY = getattr(os, "O_BINARY", 0)
 
 
+def columns_folder(level: int) -> str:
+    """Return the name of the folder of the columns of a level."""
+    return f"columns/level={level}"
+
+
+def moments_folder(level: int) -> str:
+    """Return the name of the folder of the moments of a level."""
+    return f"moments/level={level}"
+
+
 def numbered(first: int) -> str:
     """Return the number of a batch as it stands in file names, so that they sort."""
     return f"{first:010d}"
@@ -59,9 +71,9 @@ def rank_name(rank: int) -> str:
     return f"rank={rank}"
 
 
-def rank_number(path: Path) -> int | None:
+def rank_number(path: Path | str) -> int | None:
     """Return whose rank's folder `path` is, by its name, or None if it is no such folder."""
-    found = re.fullmatch(r"rank=(0|[1-9]\d*)", path.name)
+    found = re.fullmatch(r"rank=(0|[1-9]\d*)", Path(path).name)
     return int(found[1]) if found else None
 
 

@@ -1,4 +1,4 @@
-"""The reading side of the folder store, and finding runs."""
+"""The reading side of the folder store: what one rank has written."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import Phase, Stream, Units
-from colordim.errors import AxisError, FormatError, NotARunError
+from colordim.column import COUNTERS, MOMENTS, NO_MOMENTS, Phase, Stream, Units
 from colordim.store import files
 from colordim.store.base import Block
+from colordim.store.description import read_facts, read_info, read_streams
+from colordim.store.levels import Groups, level_names, parse_name, read_level
 from colordim.store.memory import batch_table
-from colordim.store.segments import Footer, read_batches, read_columns, read_moments, read_units
-from colordim.store.sparse import Columns
+from colordim.store.parquet import Footer, read_columns, read_moments
+from colordim.store.place import Place, place_of
+from colordim.store.segments import Summary, read_batches, read_units
+from colordim.store.sparse import Columns, StreamColumns
 from colordim.store.table import batch_arrays, join_batches
 from colordim.store.tail import TailReader
 
-__all__ = ["FolderReader", "find_runs", "read_info", "read_streams"]
+__all__ = ["FolderReader"]
 
+IntArray = npt.NDArray[np.int64]
 Table = Mapping[str, npt.NDArray[Any]]
 
 #: Columns of a block at most, so that a block of the default axis stays below 10 MB.
 _BLOCK = 1024
 #: Footers of sealed files that are kept: with many streams one takes half a megabyte.
 _FOOTERS = 64
-#: Folders that are searched for runs to be named in an error.
-_SEARCHED = 2000
 #: How often the folder is listed again because a tail was sealed meanwhile.
 _LISTINGS = 100
 
@@ -44,21 +44,42 @@ class _Part:
     """A segment of the snapshot: sealed, or a tail with its frames."""
 
     first: int
-    table: Table
+    summary: Summary
+    crc: int  # of a sealed segment's batches
     frames: tuple[Columns, ...] | None  # None if it is sealed
-    units: tuple[Units, ...] | int  # of a sealed segment, how many entries its file has
+    units: tuple[Units, ...]  # of a tail
+
+    def has(self, phase: Phase, start: int, stop: int) -> bool:
+        """Whether any batch of the phase may lie in ``start <= index < stop``."""
+        first, last, recorded = self.summary.phases.get(phase, (0, -1, 0))
+        return recorded > 0 and first < stop and last >= start
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The files of a span at a level, by their name."""
+
+    level: int
+    first: int
+    last: int
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Names of the columns and the moments."""
+        return level_names(self.level, f"{files.numbered(self.first)}-{files.numbered(self.last)}.parquet")
 
 
 class FolderReader:
     """Reads what one rank has written, as a :class:`~colordim.store.base.Reader`; also while it writes.
 
-    Sealed files are read when their columns are asked for; damage in them is found, and added to
-    :attr:`problems`, then. The columns of a damaged part are left out of :meth:`blocks`.
+    Sealed files are read when they are asked for; damage in them is found, and added to
+    :attr:`problems`, then. The columns of a damaged part are left out of :meth:`blocks`; a level that
+    is missing, stale or damaged is summed up from the one below.
 
     Parameters
     ----------
-    path : path-like
-        Folder of the run.
+    path : path-like or str
+        Folder of the run, or its address.
     rank : int
         Whose part of it is read.
 
@@ -70,15 +91,18 @@ class FolderReader:
         If the run was written by a newer colordim, or ``run.json`` or ``streams.json`` is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str], rank: int = 0) -> None:
-        self._path = Path(path)
-        self._rank = self._path / files.rank_name(rank)
+    def __init__(self, path: str | os.PathLike[str] | Place, rank: int = 0) -> None:
+        self._run = place_of(path) if isinstance(path, (str, os.PathLike)) else path
+        self._rank = files.rank_name(rank)
+        self._place = self._run.at(self._rank)
         self._lock = threading.Lock()
-        self._info = read_info(self._path)
-        self._sealed: dict[int, tuple[Table, int]] = {}
+        self._info = read_info(self._run)
+        self._sealed: dict[int, _Part] = {}
+        self._levels: dict[int, list[_Level]] = {}
+        self._tables: dict[int, Table | None] = {}
         self._units: dict[int, Sequence[Units]] = {}
         self._tails: dict[int, TailReader] = {}
-        self._footers: OrderedDict[Path, Footer] = OrderedDict()
+        self._footers: OrderedDict[str, Footer] = OrderedDict()
         self._problems: dict[object, str] = {}
         self._streams: tuple[Stream, ...] = ()
         self._resumed = 0
@@ -90,7 +114,7 @@ class FolderReader:
 
     @property
     def path(self) -> str:
-        return str(self._path)
+        return str(self._run)
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -98,11 +122,7 @@ class FolderReader:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What was learnt of the model when it first ran; empty before, and if its file is damaged."""
-        try:
-            return _parse(self._rank / files.FACTS, (self._rank / files.FACTS).read_bytes())
-        except (OSError, FormatError):
-            return {}
+        return read_facts(self._place)
 
     @property
     def ended(self) -> str | None:
@@ -136,52 +156,46 @@ class FolderReader:
             for _ in range(_LISTINGS):
                 if self._list(ended=end is not None):
                     break
-            self._streams = read_streams(self._rank)
+            self._streams = read_streams(self._run, self._rank)
             self._ended = None if end is None else str(end["reason"])
-            parts = [_Part(first, table, None, units) for first, (table, units) in self._sealed.items()]
-            parts += [
-                _Part(
-                    first,
-                    batch_arrays(join_batches(frame.batches for frame in tail.frames)),
-                    tuple(frame.columns for frame in tail.frames if frame.columns is not None),
-                    tuple(each for frame in tail.frames for each in frame.units),
-                )
-                for first, tail in self._tails.items()
-                if tail.frames
-            ]
-            self._parts = tuple(sorted(parts, key=lambda part: part.first))
+            self._parts = tuple(sorted((*self._sealed.values(), *self._live()), key=lambda part: part.first))
             self._table = None
             self._compare(None if end is None else end.get("batches"))
 
     def batches(self) -> Mapping[str, npt.NDArray[Any]]:
         table = self._table
         if table is None:
-            table = self._table = _join_tables([part.table for part in self._parts])
+            tables = [self._batches_of(part) for part in self._parts]
+            table = self._table = _join_tables([table for table in tables if table is not None])
         return table
+
+    def extent(self, phase: Phase) -> tuple[int, int]:
+        found = [part.summary.phases[phase] for part in self._parts if phase in part.summary.phases]
+        return max((last for _, last, _ in found), default=-1) + 1, sum(recorded for _, _, recorded in found)
 
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
         known = [each for part in self._parts for each in self._units_of(part)]
         return [each for each in known if each.stream == stream.id and each.phase == phase]
 
-    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
-        for part in self._parts:
-            recorded = part.table["recorded"]
-            index = part.table["index"][recorded]
-            chosen = np.flatnonzero((part.table["phase"][recorded] == phase) & (index >= start) & (index < stop))
-            if len(chosen) == 0:
-                continue
-            numbers = part.table["batch"][recorded]
-            sealed = part.frames is None
-            found = self._of_sealed(part, stream, numbers) if sealed else _of_tail(part, stream, numbers)
-            if found is None:
-                continue
-            for piece in np.split(chosen, range(_BLOCK, len(chosen), _BLOCK)):
-                yield found.block(piece, index[piece], stream.axis.bins)
+    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
+        return self._over(self._parts, stream, phase, start, stop, level, level)
+
+    # The snapshot.
+
+    def _live(self) -> Iterator[_Part]:
+        """Yield the tails that stand for a segment."""
+        for first, tail in self._tails.items():
+            if tail.frames:
+                table = batch_arrays(join_batches(frame.batches for frame in tail.frames))
+                units = tuple(each for frame in tail.frames for each in frame.units)
+                columns = tuple(frame.columns for frame in tail.frames if frame.columns is not None)
+                self._tables[first] = table
+                yield _Part(first, Summary.of(table, len(units)), 0, columns, units)
 
     def _look_for_resume(self) -> None:
         """Forget what was read before the run was resumed, as its end may have been cut off."""
         try:
-            resumed = json.loads((self._rank / files.RANK_FILE).read_bytes()).get("resumed", [])
+            resumed = json.loads(self._place.read(files.RANK_FILE)).get("resumed", [])
             missing = tuple(
                 str(sentence)
                 for entry in resumed
@@ -192,13 +206,21 @@ class FolderReader:
             return
         if len(resumed) != self._resumed:
             self._resumed, self._missing = len(resumed), missing
-            for known in (self._sealed, self._units, self._tails, self._footers, self._problems):
+            for known in (
+                self._sealed,
+                self._levels,
+                self._tables,
+                self._units,
+                self._tails,
+                self._footers,
+                self._problems,
+            ):
                 known.clear()
 
     def _compare(self, written: int | None) -> None:
         """Say it if batches are missing that the end of the run counted: a file is gone."""
         self._problems.pop("missing", None)
-        found = sum(len(part.table["batch"]) for part in self._parts)
+        found = sum(part.summary.batches for part in self._parts)
         if (
             written is not None
             and found < written
@@ -206,100 +228,217 @@ class FolderReader:
             and not any(t.problems for t in self._tails.values())
         ):
             self._problems["missing"] = (
-                f"{self._path}: {written - found} of {written} batches are missing, because a file of the run is gone."
+                f"{self._run}: {written - found} of {written} batches are missing, because a file of the run is gone."
             )
 
     def _list(self, ended: bool) -> bool:
         """Look at the tails, then at the sealed segments; False if a tail vanished in between."""
-        tails = {int(path.stem[5:]): path for path in self._rank.glob("tail-*.cdt") if path.stem[5:].isdecimal()}
+        names = [name for name in self._place.names() if name.startswith("tail-") and name.endswith(".cdt")]
+        tails = {int(name[5:-4]): name for name in names if name[5:-4].isdecimal()}
         sealed = sorted(
-            int(path.stem) for path in (self._rank / files.BATCHES).glob("*.parquet") if path.stem.isdecimal()
+            int(name[:-8])
+            for name in self._place.names(files.BATCHES)
+            if name[:-8].isdecimal() and name.endswith(".parquet")
         )
-        self._take_sealed(sealed, sorted({*tails, *sealed}))
+        self._take_sealed(sealed, sorted({*tails, *sealed}), tails)
+        self._take_levels()
         return self._take_tails(tails, ended)
 
-    def _take_sealed(self, sealed: list[int], firsts: list[int]) -> None:
+    def _take_sealed(self, sealed: list[int], firsts: list[int], tails: Mapping[int, str]) -> None:
         for first in sealed:
             if first in self._sealed:
                 continue
-            name = f"{files.BATCHES}/{files.numbered(first)}.parquet"
+            name = _batches_name(first)
             try:
-                self._sealed[first] = read_batches(self._rank, first)
+                footer = Footer(self._place, name, first)
+                part = _Part(first, Summary.from_json(footer.facts), footer.checksum, None, ())
+                self._tables.pop(first, None)
+                if first in tails:  # it is read at once where there is something to fall back to
+                    self._tables[first] = read_batches(footer)
+                self._sealed[first] = part
                 self._problems.pop(name, None)
             except Exception as error:  # a damaged file can fail in any way
                 after = [other for other in firsts if other > first]
                 self._problems[name] = _left_out(name, first, after[0] - 1 if after else None, error)
         for first in [first for first in self._sealed if first not in sealed]:
             del self._sealed[first]
+            self._tables.pop(first, None)
 
-    def _take_tails(self, tails: Mapping[int, Path], ended: bool) -> bool:
+    def _take_levels(self) -> None:
+        self._levels = {}
+        for folder in self._place.names("moments"):
+            _, equals, number = folder.partition("level=")
+            if not equals or not number.isdecimal() or number == "0":
+                continue
+            for name in self._place.names(files.moments_folder(int(number))):
+                if (ends := parse_name(name)) is not None:
+                    self._levels.setdefault(ends[0], []).append(_Level(int(number), *ends))
+        for found in self._levels.values():
+            found.sort(key=lambda level: (level.level, level.last), reverse=True)
+
+    def _take_tails(self, tails: Mapping[int, str], ended: bool) -> bool:
         # A sealed segment supersedes its tail, unless the batches that make it one are damaged.
-        live = {first: path for first, path in tails.items() if first not in self._sealed}
+        live = {first: name for first, name in tails.items() if first not in self._sealed}
         for first in [first for first in self._tails if first not in live]:
             del self._tails[first]
-        for first, path in sorted(live.items()):
-            tail = self._tails.setdefault(first, TailReader(path, first))
+        for first, name in sorted(live.items()):
+            tail = self._tails.setdefault(first, TailReader(self._place, name, first))
             try:
                 tail.refresh(ended)
             except FileNotFoundError:
                 return False
             except OSError as error:
-                self._problems[path] = f"{path.name}: the batches from {first} on are left out ({error.strerror})."
+                self._problems[name] = f"{name}: the batches from {first} on are left out ({_first_line(error)})."
             else:
-                self._problems.pop(path, None)
+                self._problems.pop(name, None)
         return True
 
-    def _of_sealed(self, part: _Part, stream: Stream, numbers: npt.NDArray[np.int64]) -> _Columns | None:
+    # Reading.
+
+    def _batches_of(self, part: _Part) -> Table | None:
+        if part.first not in self._tables:
+            name = _batches_name(part.first)
+            try:
+                self._tables[part.first] = read_batches(Footer(self._place, name, part.first))
+                self._problems.pop(name, None)
+            except Exception as error:  # a damaged file can fail in any way
+                self._problems[name] = _left_out(name, part.first, part.summary.last, error)
+                return None
+        return self._tables[part.first]
+
+    def _over(
+        self, parts: Sequence[_Part], stream: Stream, phase: Phase, start: int, stop: int, level: int, wanted: int
+    ) -> Iterator[Block]:
+        """Yield the columns of adjacent parts at the level `wanted`, read from files of up to `level`."""
+        at = 0
+        while at < len(parts):
+            file, number = self._coarsest(parts[at:], phase, start, stop, level)
+            if file is not None:
+                yield from self._of_level(file, parts[at : at + number], stream, phase, start, stop, wanted)
+            elif parts[at].has(phase, start, stop):
+                yield from self._of_part(parts[at], stream, phase, start, stop, wanted)
+            at += number
+
+    def _coarsest(
+        self, parts: Sequence[_Part], phase: Phase, start: int, stop: int, level: int
+    ) -> tuple[_Level | None, int]:
+        """Return the coarsest file that begins with these parts, if there is one, and how many of them it sums up."""
+        for file in self._levels.get(parts[0].first, ()) if level else ():
+            if file.level > level or file.last > parts[-1].summary.last:
+                continue
+            mine = [part for part in parts if part.first <= file.last]
+            if not any(part.has(phase, start, stop) for part in mine):
+                return None, len(mine)
+            try:
+                sources = self._footer(file.names[1], file.first).facts["sources"]
+            except Exception:  # removed meanwhile, or damaged: what it sums up is elsewhere
+                continue
+            if sources == [[part.first, part.crc] for part in mine if part.summary.recorded]:
+                return file, len(mine)
+        return None, 1
+
+    def _of_level(
+        self, file: _Level, parts: Sequence[_Part], stream: Stream, phase: Phase, start: int, stop: int, wanted: int
+    ) -> Iterator[Block]:
+        def below(first: int, last: int) -> Iterator[Block]:
+            return self._over(parts, stream, phase, max(start, first), min(stop, last + 1), file.level - 1, wanted)
+
+        try:
+            columns, moments = (self._footer(name, file.first) for name in file.names)
+            every = Groups.from_json(moments.facts["columns"])
+            groups, where = every.of_phase(phase)
+            touched = np.flatnonzero((groups.last >= start) & (groups.first < stop))
+            inside = np.flatnonzero((groups.first >= start) & (groups.last < stop))
+            found = read_level(columns, moments, stream.id, len(every), where) if len(inside) else None
+            _check_buckets(found, stream)
+        except Exception:  # removed meanwhile, or damaged: what it sums up is elsewhere
+            yield from below(start, stop)
+            return
+        if len(inside) == 0:
+            yield from below(start, stop)
+            return
+        # A column that is cut by the ends of what is wanted is summed up anew.
+        if touched[0] < inside[0]:
+            yield from below(int(groups.first[touched[0]]), int(groups.last[inside[0] - 1]))
+        whole = slice(int(inside[0]), int(inside[-1]) + 1)
+        yield _brought_to(wanted, found and found.chosen(whole), groups.chosen(whole), stream.axis.bins)
+        if inside[-1] < touched[-1]:
+            yield from below(int(groups.first[inside[-1] + 1]), int(groups.last[touched[-1]]))
+
+    def _of_part(
+        self, part: _Part, stream: Stream, phase: Phase, start: int, stop: int, wanted: int
+    ) -> Iterator[Block]:
+        table = self._batches_of(part)
+        if table is None:
+            return
+        recorded = table["recorded"]
+        index = table["index"][recorded]
+        chosen = np.flatnonzero((table["phase"][recorded] == phase) & (index >= start) & (index < stop))
+        if len(chosen) == 0:
+            return
+        if part.frames is None:
+            there, found = self._of_sealed(part, stream, table["batch"][recorded])
+            if not there:
+                return
+        else:
+            found = Columns.stream_of(part.frames, stream.id)
+        for piece in [chosen] if wanted else np.split(chosen, range(_BLOCK, len(chosen), _BLOCK)):
+            groups = Groups.of_index(index[piece])
+            # A slice is not copied.
+            which = slice(piece[0], piece[-1] + 1) if piece[-1] - piece[0] + 1 == len(piece) else piece
+            yield _brought_to(wanted, found and found.chosen(which), groups, stream.axis.bins)
+
+    def _of_sealed(self, part: _Part, stream: Stream, numbers: IntArray) -> tuple[bool, StreamColumns | None]:
+        """Return whether the columns of a stream can be read, and the columns, None if it never fired."""
         for folder, key in ((files.COLUMNS, "columns"), (files.MOMENTS_FOLDER, "moments")):
             name = f"{folder}/{files.numbered(part.first)}.parquet"
             try:
-                footer = self._footer(self._rank / name, part.first)
+                footer = self._footer(name, part.first)
                 if key == "columns":
                     if stream.id not in footer.group_of:
                         self._problems.pop((name, stream.id), None)
-                        return _Columns.unfired()
+                        return True, None
                     buckets, counts = read_columns(footer, stream.id, len(numbers))
-                    if len(buckets) and not 0 <= buckets.min() <= buckets.max() < stream.axis.bins:
-                        raise ValueError(f"it has buckets that {stream.axis} has not")
                 else:
-                    fired, counters, moments = read_moments(footer, stream.id)
+                    batches, counters, moments = read_moments(footer, stream.id)
+                    found = _found(buckets, counts, np.searchsorted(numbers, batches), counters, moments)
+                    _check_buckets(found, stream)
             except Exception as error:  # a damaged file can fail in any way
                 self._problems[name, stream.id] = _left_out(
                     name, int(numbers[0]), int(numbers[-1]), error, f"the columns of {stream.name!r} in "
                 )
-                return None
+                return False, None
             self._problems.pop((name, stream.id), None)
-        return _Columns(buckets, counts, np.searchsorted(numbers, fired), counters, moments)
+        return True, found
 
     def _units_of(self, part: _Part) -> Sequence[Units]:
-        if isinstance(part.units, tuple):
+        if part.frames is not None:
             return part.units
         if part.first in self._units:  # a sealed file never changes
             return self._units[part.first]
-        if part.units == 0:
+        if part.summary.units == 0:
             return ()
         name = f"{files.UNITS_FOLDER}/{files.numbered(part.first)}.parquet"
         try:
-            units = read_units(self._footer(self._rank / name, part.first))
+            units = read_units(self._footer(name, part.first))
         except Exception as error:  # a damaged file can fail in any way
-            numbers = part.table["batch"]
-            self._problems[name] = _left_out(name, int(numbers[0]), int(numbers[-1]), error, "the units of ")
+            self._problems[name] = _left_out(name, part.first, part.summary.last, error, "the units of ")
             return ()
         self._problems.pop(name, None)
         self._units[part.first] = units
         return units
 
-    def _footer(self, path: Path, first: int) -> Footer:
+    def _footer(self, name: str, first: int) -> Footer:
         with self._lock:
-            footer = self._footers.pop(path, None) or Footer(path, first)
-            self._footers[path] = footer
+            footer = self._footers.pop(name, None) or Footer(self._place, name, first)
+            self._footers[name] = footer
             if len(self._footers) > _FOOTERS:
                 self._footers.popitem(last=False)
         return footer
 
     def _read_end(self) -> dict[str, Any] | None:
         try:
-            end = json.loads((self._rank / files.END).read_text(encoding="utf-8"))
+            end = json.loads(self._place.read(files.END))
             reason, dropped = str(end["reason"]), int(end["dropped"])
         except FileNotFoundError:
             return None
@@ -313,39 +452,44 @@ class FolderReader:
         return {"reason": reason, "batches": end.get("batches")}
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The columns of one stream in a part, by occupied bucket, and the moments of those that fired."""
-
-    buckets: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
-    fired: npt.NDArray[np.int64]
-    counters: npt.NDArray[np.int64]
-    moments: npt.NDArray[np.float64]
-
-    @classmethod
-    def unfired(cls) -> _Columns:
-        none = np.zeros(0, np.int64)
-        return cls(none, none.reshape(0, 0), none, none, np.zeros(0))
-
-    def block(self, chosen: npt.NDArray[np.int64], index: npt.NDArray[np.int64], bins: int) -> Block:
-        """Return the columns at the places `chosen`, which ascend."""
-        block = Block.unfired(index, bins)
-        if len(self.fired):
-            block.counts[:, self.buckets] = self.counts[:, chosen].T
-            place = np.minimum(np.searchsorted(self.fired, chosen), len(self.fired) - 1)
-            hit = self.fired[place] == chosen
-            block.counters[hit] = self.counters[place[hit]]
-            block.moments[hit] = self.moments[place[hit]]
-        return block
+def _batches_name(first: int) -> str:
+    return f"{files.BATCHES}/{files.numbered(first)}.parquet"
 
 
-def _of_tail(part: _Part, stream: Stream, numbers: npt.NDArray[np.int64]) -> _Columns:
-    found = Columns.stream_of(part.frames or (), stream.id)
-    if found is None:
-        return _Columns.unfired()
-    fired = np.flatnonzero(found.fired)
-    return _Columns(found.bucket, found.counts, fired, found.counters[fired], found.moments[fired])
+def _found(
+    bucket: IntArray, counts: IntArray, place: IntArray, counters: IntArray, moments: npt.NDArray[np.float64]
+) -> StreamColumns:
+    """Return the columns of a sealed segment, of which `counters` and `moments` are those that fired."""
+    number = counts.shape[1]
+    fired = np.zeros(number, np.bool_)
+    fired[place] = True
+    every = np.zeros((number, len(COUNTERS)), np.int64)
+    every[place] = counters
+    sums = np.tile(np.array(NO_MOMENTS), (number, 1))
+    sums[place] = moments
+    return StreamColumns(bucket, counts, fired, every, sums)
+
+
+def _check_buckets(found: StreamColumns | None, stream: Stream) -> None:
+    if found is not None and len(found.bucket) and not 0 <= found.bucket.min() <= found.bucket.max() < stream.axis.bins:
+        raise ValueError(f"it has buckets that {stream.axis} has not")
+
+
+def _brought_to(level: int, columns: StreamColumns | None, groups: Groups, bins: int) -> Block:
+    """Return columns at a level that is not finer than theirs, with their empty buckets."""
+    if level:
+        groups, starts = groups.at_level(level)
+        columns = columns and columns.added(starts)
+    if columns is None:
+        none = np.tile(np.array(NO_MOMENTS), (len(groups), 1))
+        columns = StreamColumns(
+            np.zeros(0, np.int64),
+            np.zeros((0, len(groups)), np.int64),
+            np.zeros(len(groups), np.bool_),
+            np.zeros((len(groups), len(COUNTERS)), np.int64),
+            none.reshape(len(groups), len(MOMENTS)),
+        )
+    return columns.block(groups.first, groups.last, groups.number, bins)
 
 
 def _left_out(name: str, first: int, last: int | None, error: Exception, what: str = "") -> str:
@@ -370,87 +514,3 @@ def _join_tables(tables: list[Table]) -> Table:
         )
         for name in names
     }
-
-
-def read_info(path: Path) -> dict[str, Any]:
-    """Return what was written once of a run; raises as :class:`FolderReader` does."""
-    try:
-        text = (path / files.RUN).read_bytes()
-    except FileNotFoundError:
-        raise NotARunError(_no_run(path)) from None
-    except NotADirectoryError:
-        raise NotARunError(f"{path} is a file: give the folder of a run, which holds a {files.RUN}.") from None
-    except OSError as error:
-        raise NotARunError(f"the run {path} cannot be read ({error.strerror}): check its permissions.") from error
-    info = _parse(path / files.RUN, text)
-    schema = info.get("schema")
-    if not isinstance(schema, int) or schema < 1:
-        raise FormatError(f"{path / files.RUN} is damaged: it names no schema; restore it from a copy.")
-    if schema > files.SCHEMA:
-        raise FormatError(
-            f"the run {path} was written by a newer colordim (schema {schema}, this one reads up to {files.SCHEMA}): "
-            "update colordim."
-        )
-    return info
-
-
-def _no_run(path: Path) -> str:
-    if not path.exists():
-        return f"there is no folder {path}: check the path."
-    below = list(islice(_runs_below(path, _SEARCHED), 3))
-    if below:
-        return (
-            f"{path} is not a run, as it holds no {files.RUN}; there are runs below it: {', '.join(map(str, below))}."
-        )
-    return f"{path} is not a run, as it holds no {files.RUN}: give the folder that was recorded into."
-
-
-def read_streams(rank: Path) -> tuple[Stream, ...]:
-    """Return the streams that a rank has declared; raises as :class:`FolderReader` does."""
-    path = rank / files.STREAMS
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        if not rank.parent.exists():
-            raise NotARunError(f"the run {rank.parent} is gone: it was deleted or moved.") from None
-        raise FormatError(f"the run {rank.parent} is damaged: {path} is missing; restore it from a copy.") from None
-    except OSError as error:
-        raise NotARunError(
-            f"the run {rank.parent} cannot be read ({error.strerror}): check its permissions."
-        ) from error
-    try:
-        streams = tuple(Stream.from_dict(described) for described in _parse(path, text)["streams"])
-    except (LookupError, TypeError, ValueError) as error:
-        if isinstance(error, (AxisError, FormatError)):
-            raise FormatError(str(error)) from None
-        raise FormatError(f"{path} is damaged ({error!r}): restore it from a copy.") from error
-    if [stream.id for stream in streams] != list(range(len(streams))):
-        raise FormatError(f"{path} is damaged (the ids of its streams are not 0, 1, ...): restore it from a copy.")
-    return streams
-
-
-def _parse(path: Path, text: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise FormatError(f"{path} is damaged ({error}): restore it from a copy.") from error
-    if not isinstance(value, dict):
-        raise FormatError(f"{path} is damaged (it holds no JSON object): restore it from a copy.")
-    return value
-
-
-def find_runs(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the runs in `folder`, itself included, sorted by path.
-
-    Folders inside a run and hidden folders are not searched; what cannot be read is skipped.
-    """
-    return sorted(_runs_below(Path(folder), None))
-
-
-def _runs_below(folder: Path, limit: int | None) -> Iterator[Path]:
-    for path, folders, names in islice(os.walk(folder), limit):
-        if files.RUN in names:
-            folders.clear()
-            yield Path(path)
-        else:
-            folders[:] = sorted(name for name in folders if not name.startswith("."))

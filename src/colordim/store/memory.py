@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from colordim.column import MOMENTS, PHASES, Batch, Phase, Stream, Units
 from colordim.store.base import Block, batch_key
+from colordim.store.pyramid import merge
 
 __all__ = ["MemoryStore", "batch_table"]
 
@@ -93,7 +94,11 @@ class MemoryStore:
     def batches(self) -> Mapping[str, npt.NDArray[Any]]:
         return batch_table(self._batches)
 
-    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
+    def extent(self, phase: Phase) -> tuple[int, int]:
+        mine = [batch for batch in self._batches if batch.phase == phase]
+        return (mine[-1].index + 1 if mine else 0), sum(batch.recorded for batch in mine)
+
+    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
         chosen = [
             (batch.index, rows.get(stream.id))
             for batch, rows in zip(self._batches, self._rows, strict=True)
@@ -108,7 +113,7 @@ class MemoryStore:
                 block.counts[column] = row[0][:bins]
                 block.counters[column] = row[0][bins:]
                 block.moments[column] = row[1][: len(MOMENTS)]
-        yield block
+        yield merge([block], level, bins)
 
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
         return [units for units in self._units if units.stream == stream.id and units.phase == phase]

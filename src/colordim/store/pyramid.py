@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from colordim.store.base import Block
 
-__all__ = ["FACTOR", "coarsest_level", "merge"]
+__all__ = ["FACTOR", "add_columns", "add_moments", "coarsest_level", "merge"]
 
 #: Columns of one level that make up one of the next.
 FACTOR = 4
@@ -24,7 +24,7 @@ def coarsest_level(batches: int, columns: int) -> int:
 
 
 def merge(blocks: Iterable[Block], level: int, bins: int) -> Block:
-    """Add adjacent level-0 columns up to columns of `level`.
+    """Add adjacent columns up to columns of `level`.
 
     Columns are grouped by ``first // 4**level``, so the grouping does not depend on where reading
     began or on how the store cut its segments.
@@ -32,7 +32,7 @@ def merge(blocks: Iterable[Block], level: int, bins: int) -> Block:
     Parameters
     ----------
     blocks : iterable of Block
-        Ascending and of level 0, as a store yields them; held one at a time.
+        Ascending and of `level` or a finer one, as a store yields them; held one at a time.
     level : int
         0 leaves the columns as they are.
     bins : int
@@ -64,12 +64,28 @@ def _add_groups(block: Block, group: npt.NDArray[np.int64]) -> Block:
         number=np.add.reduceat(block.number, starts),
         counts=np.add.reduceat(block.counts, starts, axis=0),
         counters=np.add.reduceat(block.counters, starts, axis=0),
-        moments=np.column_stack(
-            [
-                np.add.reduceat(block.moments[:, 0], starts),
-                np.add.reduceat(block.moments[:, 1], starts),
-                np.minimum.reduceat(block.moments[:, 2], starts),
-                np.maximum.reduceat(block.moments[:, 3], starts),
-            ]
-        ),
+        moments=add_moments(block.moments, starts),
     )
+
+
+def add_moments(moments: npt.NDArray[np.float64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the moments of groups of columns, each of which begins at one of `starts`."""
+    added = np.empty((len(starts), moments.shape[1]))
+    for i, add in enumerate((np.add, np.add, np.minimum, np.maximum)):
+        added[:, i] = add.reduceat(moments[:, i], starts)
+    return added
+
+
+def add_columns(counts: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the sums of groups of adjacent columns of counts ``[bins, n]``, each of which begins at one of `starts`."""
+    if len(starts) < 3 or not (np.diff(starts[1:]) == FACTOR).all():
+        return np.add.reduceat(counts, starts, axis=1)
+    # All but the groups at the ends are whole: as slices, they are added in a fifth of the time.
+    first, last = starts[1], starts[-1]
+    added = np.empty((len(counts), len(starts)), np.int64)
+    added[:, 0], added[:, -1] = counts[:, :first].sum(axis=1), counts[:, last:].sum(axis=1)
+    inner = added[:, 1:-1]
+    np.add(counts[:, first:last:FACTOR], counts[:, first + 1 : last : FACTOR], out=inner)
+    for offset in range(2, FACTOR):
+        inner += counts[:, first + offset : last : FACTOR]
+    return added

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,10 @@ from colordim.column import PHASES, Phase, Stream, Units
 from colordim.errors import FormatError
 from colordim.store import files
 from colordim.store.base import BATCH_COLUMNS, Block, Reader
-from colordim.store.folder import FolderReader, read_info
+from colordim.store.description import read_info
+from colordim.store.folder import FolderReader
+from colordim.store.place import Place, place_of
+from colordim.store.pyramid import FACTOR, merge
 
 __all__ = ["AddedRanks", "RunReader"]
 
@@ -37,8 +39,8 @@ class RunReader:
 
     Parameters
     ----------
-    path : path-like
-        Folder of the run.
+    path : path-like or str
+        Folder of the run, or its address.
 
     Raises
     ------
@@ -47,7 +49,7 @@ class RunReader:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self._path = place_of(path)
         self._info = read_info(self._path)
         self._readers: dict[int, FolderReader] = {}
         self._world = 1
@@ -85,7 +87,7 @@ class RunReader:
                 reader = self._readers.get(rank)
                 if reader is None:
                     reader = FolderReader(self._path, rank)
-                    self._world = max(self._world, _world_size(self._path / files.rank_name(rank)))
+                    self._world = max(self._world, _world_size(self._path.at(files.rank_name(rank))))
                 else:
                     reader.refresh()
                 readers[rank] = reader
@@ -102,27 +104,28 @@ class RunReader:
     def batches(self) -> Mapping[str, npt.NDArray[Any]]:
         return self._ranks.batches()
 
-    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
-        return self._ranks.blocks(stream, phase, start, stop)
+    def extent(self, phase: Phase) -> tuple[int, int]:
+        return self._ranks.extent(phase)
+
+    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
+        return self._ranks.blocks(stream, phase, start, stop, level)
 
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
         return self._ranks.units(stream, phase)
 
 
-def _ranks_in(run: Path) -> list[int]:
+def _ranks_in(run: Place) -> list[int]:
     """Return the ranks that have a folder which is complete, or was."""
     try:
-        found = {rank: path for path in run.iterdir() if (rank := files.rank_number(path)) is not None}
+        found = {rank: name for name in run.names() if (rank := files.rank_number(name)) is not None}
+        return sorted(rank for rank, name in found.items() if {files.STREAMS, files.RANK_FILE} & {*run.names(name)})
     except OSError:  # gone: the readers say so
         return []
-    return sorted(
-        rank for rank, path in found.items() if (path / files.STREAMS).exists() or (path / files.RANK_FILE).exists()
-    )
 
 
-def _world_size(rank: Path) -> int:
+def _world_size(rank: Place) -> int:
     try:
-        return int(json.loads((rank / files.RANK_FILE).read_bytes())["world_size"])
+        return int(json.loads(rank.read(files.RANK_FILE))["world_size"])
     except (OSError, ValueError, LookupError, TypeError):  # written before there were several, or damaged
         return 1
 
@@ -231,11 +234,61 @@ class AddedRanks:
             for units in self._readers[rank].units(theirs, phase)
         ]
 
-    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int) -> Iterator[Block]:
+    def extent(self, phase: Phase) -> tuple[int, int]:
+        mine = self._joined.phase == PHASES.index(phase)
+        index = self._joined.index[mine]
+        return int(index.max(initial=-1)) + 1, int(np.count_nonzero(self._joined.recorded[mine]))
+
+    def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
         joined = self._joined
         rows = np.flatnonzero(
             (joined.phase == PHASES.index(phase)) & joined.recorded & (joined.index >= start) & (joined.index < stop)
         )
+        if level == 0:
+            yield from self._columns(stream, phase, rows, stop)
+        elif len(rows):
+            width = FACTOR**level
+            keys = joined.index[rows] // width
+            for low in range(int(keys[0]), int(keys[-1]) + 1, _BLOCK):
+                piece = rows[slice(*np.searchsorted(keys, [low, low + _BLOCK]))]
+                if len(piece):
+                    span = max(start, low * width), min(stop, (low + _BLOCK) * width)
+                    yield from self._sums(stream, phase, piece, span, level)
+
+    def _sums(self, stream: Stream, phase: Phase, rows: IntArray, span: tuple[int, int], level: int) -> Iterator[Block]:
+        """Yield columns of a level: the ranks' own, where they hold the same batches, else summed up from level 0."""
+        joined, add = self._joined, stream.reduction == "sum"
+        index = joined.index[rows]
+        keys, starts, number = np.unique(index // FACTOR**level, return_index=True, return_counts=True)
+        block = replace(Block.unfired(index[starts], stream.axis.bins), last=index[starts + number - 1], number=number)
+        fits, parts = np.ones(len(keys), np.bool_), []
+        for rank, theirs in self._sources[stream.id] if add else self._sources[stream.id][:1]:
+            part = merge(self._readers[rank].blocks(theirs, phase, *span, level), level, stream.axis.bins)
+            holds = joined.holds[rank][rows]
+            mine = np.logical_and.reduceat(holds, starts)
+            none = ~np.logical_or.reduceat(holds, starts) if add else False
+            if len(part):
+                place = np.minimum(np.searchsorted(part.first, block.first), len(part) - 1)
+                for name in ("first", "last", "number"):
+                    mine &= getattr(part, name)[place] == getattr(block, name)
+                parts.append((part, place, mine))
+            else:
+                mine[:] = False
+            fits &= mine | none
+        for part, place, mine in parts:
+            wanted = fits & mine
+            _add(_chosen(part, place[wanted]), block, wanted, np.zeros(len(block), np.int64))
+        edges = np.flatnonzero(np.diff(fits, prepend=~fits[:1]))
+        for low, high in zip(edges, [*edges[1:], len(fits)], strict=True):
+            if fits[low]:
+                yield _chosen(block, slice(low, high))
+            else:
+                here = rows[starts[low] : starts[high - 1] + number[high - 1]]
+                yield merge(self._columns(stream, phase, here, span[1]), level, stream.axis.bins)
+
+    def _columns(self, stream: Stream, phase: Phase, rows: IntArray, stop: int) -> Iterator[Block]:
+        """Yield the columns of level 0 of these rows."""
+        joined = self._joined
         sources = self._sources[stream.id]
         add = stream.reduction == "sum"
         cursors: dict[int, _Cursor] = {}

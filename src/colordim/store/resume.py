@@ -21,8 +21,10 @@ from colordim.column import PHASES, Phase, Position, Stream
 from colordim.errors import ArgumentError, ColordimError, StoreError
 from colordim.store import files
 from colordim.store.cutting import cut, keep_aside, sealed, tail_path, tails
+from colordim.store.description import read_info, read_streams
 from colordim.store.disk import Adopted, describe_rank, lay_out, read_json, to_json
-from colordim.store.folder import FolderReader, read_info, read_streams
+from colordim.store.folder import FolderReader
+from colordim.store.place import LocalPlace
 from colordim.store.segments import Segment
 from colordim.store.tail import TailReader, TailWriter
 
@@ -97,7 +99,7 @@ class Resumed:
 def declared(path: Path) -> tuple[Stream, ...]:
     """Return the streams that a run, or a rank in it, has so far; none if it has not begun."""
     rank = files.rank_folder(path)
-    return read_streams(rank) if (rank / files.STREAMS).exists() else ()
+    return read_streams(LocalPlace(rank.parent), rank.name) if (rank / files.STREAMS).exists() else ()
 
 
 def resume(path: Path, info: Mapping[str, Any], wanted: Resume) -> Resumed:
@@ -121,7 +123,7 @@ def resume(path: Path, info: Mapping[str, Any], wanted: Resume) -> Resumed:
         If nothing tells all ranks where to go on.
     """
     rank = files.rank_folder(path)
-    read_info(rank.parent)
+    read_info(LocalPlace(rank.parent))
     described = describe_rank(rank, info)
     _check_world(rank, described)
     _check_writer(rank)
@@ -368,6 +370,6 @@ def _adopt(reader: FolderReader, rank: Path) -> list[tuple[Segment, TailWriter]]
 
 
 def _tail(rank: Path, first: int) -> TailReader:
-    tail = TailReader(tail_path(rank, first), first)
+    tail = TailReader(LocalPlace(rank), tail_path(rank, first).name, first)
     tail.refresh(ended=False)
     return tail

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import COUNTERS, MOMENTS
+from colordim.column import COUNTERS, NO_MOMENTS
+from colordim.store.base import Block
 from colordim.store.chunk import Chunk
+from colordim.store.pyramid import add_columns, add_moments
 
 __all__ = ["Columns", "Scratch", "StreamColumns"]
 
@@ -31,6 +33,7 @@ class StreamColumns:
         Whether the stream has a column in the batch.
     counters : ndarray of int64, shape ``[m, 8]``
     moments : ndarray of float64, shape ``[m, 4]``
+        Neutral where the stream did not fire.
     """
 
     bucket: IntArray
@@ -38,6 +41,28 @@ class StreamColumns:
     fired: npt.NDArray[np.bool_]
     counters: IntArray
     moments: npt.NDArray[np.float64]
+
+    def chosen(self, which: slice | IntArray) -> StreamColumns:
+        """Return some of the columns."""
+        return StreamColumns(
+            self.bucket, self.counts[:, which], self.fired[which], self.counters[which], self.moments[which]
+        )
+
+    def added(self, starts: IntArray) -> StreamColumns:
+        """Add up groups of adjacent columns, each of which begins at one of `starts`."""
+        return StreamColumns(
+            self.bucket,
+            add_columns(self.counts, starts),
+            np.logical_or.reduceat(self.fired, starts),
+            np.add.reduceat(self.counters, starts, axis=0),
+            add_moments(self.moments, starts),
+        )
+
+    def block(self, first: IntArray, last: IntArray, number: IntArray, bins: int) -> Block:
+        """Return the columns with their empty buckets; the arguments are those of a Block."""
+        counts = np.zeros((len(first), bins), np.int64)
+        counts[:, self.bucket] = self.counts.T
+        return Block(first, last, number, counts, self.counters, self.moments)
 
 
 class Scratch:
@@ -144,7 +169,7 @@ class Columns:
         number = sum(part.number for part in parts)
         fired = np.zeros(number, np.bool_)
         counters = np.zeros((number, len(COUNTERS)), np.int64)
-        moments = np.zeros((number, len(MOMENTS)))
+        moments = np.tile(np.array(NO_MOMENTS), (number, 1))
         found: list[tuple[slice, npt.NDArray[np.int32], npt.NDArray[Any]]] = []
         end = 0
         for part in parts:

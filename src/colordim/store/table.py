@@ -18,6 +18,7 @@ __all__ = [
     "UNITS",
     "arrow",
     "arrow_batches",
+    "arrow_texts",
     "arrow_units",
     "batch_arrays",
     "checksum",
@@ -67,11 +68,21 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.where(_bits(valid)[here], values, np.nan) if column.null_count else values
 
 
+def _texts(column: pa.ChunkedArray) -> npt.NDArray[np.str_]:
+    """Return a column of few different texts: each of them is made once, and not once a row."""
+    chunks = []
+    for chunk in column.dictionary_encode().chunks:
+        texts = np.array(chunk.dictionary.to_pylist(), _EMPTY["phase"].dtype)
+        chunks.append(texts[numbers(chunk.indices)])
+    return np.concatenate([_EMPTY["phase"], *chunks])
+
+
 def _bits(buffer: pa.Buffer | None) -> npt.NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(buffer or b"", np.uint8), bitorder="little").view(np.bool_)
 
 
-def _arrow_bytes(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
+def arrow_texts(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
+    """Return texts or bytes as an Arrow array; see :func:`arrow` for why."""
     offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))])
 
@@ -83,7 +94,7 @@ def arrow_batches(batches: Sequence[Batch]) -> pa.Table:
         for name, empty in _EMPTY.items()
         if name != "phase"
     }
-    columns["phase"] = _arrow_bytes([b.phase.encode() for b in batches], pa.string())
+    columns["phase"] = arrow_texts([b.phase.encode() for b in batches], pa.string())
     columns = {name: columns[name] for name in _EMPTY}
     for name in dict.fromkeys(name for b in batches for name in b.values):
         valid = np.array([name in b.values for b in batches])
@@ -110,8 +121,7 @@ def batch_arrays(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
         column = table.column(name)
         if column.null_count:
             raise ValueError(f"its column {name!r} has holes")
-        values = column.to_pylist() if name == "phase" else numbers(column)
-        arrays[name] = np.asarray(values, dtype=empty.dtype)
+        arrays[name] = _texts(column) if name == "phase" else np.asarray(numbers(column), empty.dtype)
     for name in table.column_names:
         if name not in arrays:
             arrays[name] = np.asarray(numbers(table.column(name)), np.float64)
@@ -121,7 +131,7 @@ def batch_arrays(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
 def arrow_units(units: Sequence[Units]) -> pa.Table:
     """Return one row an entry, as :data:`UNITS` says."""
     columns = [
-        _arrow_bytes([_bytes(getattr(each, field.name)) for each in units], field.type)
+        arrow_texts([_bytes(getattr(each, field.name)) for each in units], field.type)
         if field.type in (pa.string(), pa.binary())
         else arrow(np.array([getattr(each, field.name) for each in units], field.type.to_pandas_dtype()), field.type)
         for field in UNITS

@@ -22,6 +22,7 @@ import pyarrow as pa
 from colordim.column import COUNTERS, MOMENTS, Units
 from colordim.store.chunk import Chunk
 from colordim.store.files import BINARY
+from colordim.store.place import Place
 from colordim.store.sparse import Columns
 from colordim.store.table import arrow, arrow_batches, arrow_units, numbers, units_of
 
@@ -199,8 +200,9 @@ class TailReader:
         A sentence for each damaged part.
     """
 
-    def __init__(self, path: Path, first: int) -> None:
-        self.path = path
+    def __init__(self, place: Place, name: str, first: int) -> None:
+        self.name = name
+        self._place = place
         self.frames: list[Frame] = []
         self._next = first
         self._damaged: list[str] = []
@@ -229,9 +231,7 @@ class TailReader:
         FileNotFoundError
             If the tail is gone, because it has been sealed.
         """
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
+        data = self._place.read(self.name, self._offset)
         position = 0
         if self._offset == 0:
             if data[: len(MAGIC)] == MAGIC:
@@ -250,20 +250,18 @@ class TailReader:
         torn = torn and rest[: len(_MARKER)] == _MARKER[: len(rest)]
         self._open_end = None
         if rest and (ended or not torn):
-            self._open_end = (
-                f"{self.path.name}: the batches from {self._next} on are left out, because its end is damaged."
-            )
+            self._open_end = f"{self.name}: the batches from {self._next} on are left out, because its end is damaged."
 
     def _take(self, payload: memoryview, adjacent: bool) -> None:
         try:
             frame = Frame.from_payload(payload)
             first, last = frame.first, frame.last
         except Exception as error:  # whatever Arrow makes of data that passed its checksum
-            self._damaged.append(f"{self.path.name}: a frame after batch {self._next - 1} is left out ({error}).")
+            self._damaged.append(f"{self.name}: a frame after batch {self._next - 1} is left out ({error}).")
             return
         if not adjacent and first > self._next:
             lost = f"batch {self._next}" if first == self._next + 1 else f"batches {self._next} to {first - 1}"
-            self._damaged.append(f"{self.path.name}: {lost} left out, because a checksum does not match.")
+            self._damaged.append(f"{self.name}: {lost} left out, because a checksum does not match.")
         self.frames.append(frame)
         self._next = last + 1
 

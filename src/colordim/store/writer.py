@@ -80,8 +80,8 @@ class FolderWriter:
     flush_bytes, flush_batches, flush_seconds : int, int, float
         A frame is written when that many bytes of rows or that many batches wait, or when the
         oldest has waited that long.
-    seal_bytes : int
-        Decoded bytes of a sealed segment.
+    seal_bytes, seal_batches : int
+        Decoded bytes of a sealed segment, and its recorded batches at most: one stream of it is read at once.
     queue_bytes : int
         Bytes that may wait for the disk.
     patience : float
@@ -112,6 +112,7 @@ class FolderWriter:
         flush_batches: int = 64,
         flush_seconds: float = 0.5,
         seal_bytes: int = 64 * _MB,
+        seal_batches: int = 4096,
         queue_bytes: int = 64 * _MB,
         patience: float = 10.0,
     ) -> None:
@@ -129,6 +130,7 @@ class FolderWriter:
         self._flush_batches = flush_batches
         self._flush_seconds = flush_seconds
         self._seal_bytes = seal_bytes
+        self._seal_batches = seal_batches
         self._queue_bytes = queue_bytes
         self._patience = patience
 
@@ -362,7 +364,8 @@ class FolderWriter:
                 return
 
     def _seal(self, everything: bool) -> None:
-        if everything or self._disk.open_bytes >= self._seal_bytes:
+        full = self._disk.open_bytes >= self._seal_bytes or self._disk.open_batches >= self._seal_batches
+        if everything or full:
             self._disk.cut()
         paused = self._sealing.at is not None and self._sealing.at > time.monotonic()
         if not self._disk.unsealed or (paused and not everything):

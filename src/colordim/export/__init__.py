@@ -1,0 +1,1 @@
+"""Runs for other libraries; each is imported only when it is asked for."""
