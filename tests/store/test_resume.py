@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from colordim.axis import LinearAxis
@@ -191,12 +192,12 @@ def test_sums_of_batches_that_are_cut_off_go_first(
     for kind in ("columns", "moments"):
         for level in (1, 2):
             folder = path / f"rank=0/{kind}/level={level}"
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             for name in names:
                 (folder / name).touch()
     FolderWriter(path, {}, seen(training, 32)).close("stopped")
     left = [file.name for file in path.glob("rank=0/*/level=[12]/*")]
-    assert sorted(left) == sorted(4 * names[:2])
+    assert sorted(name for name in left if name in names) == sorted(4 * names[:2])
 
 
 def test_resumed_again_and_again(kit: Any, tmp_path: Path, training: list[Any], whole: MemoryStore) -> None:
@@ -318,8 +319,6 @@ def test_units_of_what_is_cut_off(kit: Any, tmp_path: Path) -> None:
 
 def test_what_is_logged_keeps_its_holes(tmp_path: Path) -> None:
     """A number that was not logged stays null for other engines, and one that was logged as NaN stays NaN."""
-    import pyarrow.parquet as pq
-
     path = tmp_path / "run"
     writer = FolderWriter(path, {})
     values: list[dict[str, float]] = [
@@ -528,8 +527,11 @@ def test_damage_in_the_segment_that_is_cut_is_reported_for_ever(
     shutil.copytree(recorded["ended"], path)
     first = borders(path)[3]
     file = path / f"rank=0/columns/level=0/{first:010d}.parquet"
+    group = pq.read_metadata(file).row_group(0)  # of the first stream
+    (counts,) = (c for c in map(group.column, range(group.num_columns)) if c.path_in_schema.startswith("counts"))
+    middle = counts.data_page_offset + counts.total_compressed_size // 2
     data = bytearray(file.read_bytes())
-    data[300:320] = bytes(20)  # of the first stream
+    data[middle : middle + 20] = bytes(20)
     file.write_bytes(data)
     writer = go_on(path, training, seen(training, first + 3))
     (problem,) = writer.said
