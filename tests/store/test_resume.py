@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -520,11 +521,9 @@ def test_a_damaged_last_segment_is_kept_aside(
     assert (path / "cut-0001" / damaged.relative_to(path)).exists()
 
 
-def test_damage_in_the_segment_that_is_cut_is_reported_for_ever(
-    tmp_path: Path, training: list[Any], whole: MemoryStore, recorded: dict[str, Path]
-) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(recorded["ended"], path)
+def damaged(recorded: Path, path: Path) -> Path:
+    """Copy a run, and damage the counts of the first stream in its fourth segment."""
+    shutil.copytree(recorded, path)
     first = borders(path)[3]
     file = path / f"rank=0/columns/level=0/{first:010d}.parquet"
     group = pq.read_metadata(file).row_group(0)  # of the first stream
@@ -533,6 +532,14 @@ def test_damage_in_the_segment_that_is_cut_is_reported_for_ever(
     data = bytearray(file.read_bytes())
     data[middle : middle + 20] = bytes(20)
     file.write_bytes(data)
+    return path
+
+
+def test_damage_in_the_segment_that_is_cut_is_reported_for_ever(
+    tmp_path: Path, training: list[Any], whole: MemoryStore, recorded: dict[str, Path]
+) -> None:
+    path = damaged(recorded["ended"], tmp_path / "run")
+    first = borders(path)[3]
     writer = go_on(path, training, seen(training, first + 3))
     (problem,) = writer.said
     assert f"the columns of 'layer0' in batches {first} to" in problem
@@ -547,6 +554,25 @@ def test_damage_in_the_segment_that_is_cut_is_reported_for_ever(
     # Still there when the same place is cut again.
     go_on(path, training, seen(training, first + 2))
     assert problem in FolderReader(path).problems
+
+
+def test_damage_is_reported_whenever_resuming_crashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: list[Any], recorded: dict[str, Path]
+) -> None:
+    wanted = seen(training, borders(recorded["ended"])[3] + 3)
+    writer = None
+    for number in range(1, 1000):
+        path = damaged(recorded["ended"], tmp_path / f"run-{number}")
+        with monkeypatch.context() as patched, contextlib.suppress(StoreError):
+            crash_at(patched, number)
+            writer = FolderWriter(path, {}, wanted)
+        reader = FolderReader(path)
+        list(reader.blocks(reader.streams[0], "train", 0, 10**9))
+        assert any("'layer0'" in problem for problem in reader.problems)
+        if writer is not None:
+            break
+        shutil.rmtree(path)
+    assert number > 15
 
 
 # Who may go on.
@@ -666,13 +692,14 @@ def test_ranks_go_on_at_the_batch_that_all_of_them_hold(tmp_path: Path) -> None:
 
 
 def test_ranks_agree_on_validation_batches(tmp_path: Path) -> None:
-    run = killed(tmp_path / "run", [T, T, V, V, V, T], [T, T, V], [T, T])
-    positions = [again(run, number, 3).position for number in range(3)]
-    assert [position.index for position in positions] == [
-        {"train": 2, "valid": 1},
-        {"train": 2, "valid": 1},
-        {"train": 2, "valid": 0},  # it never validates
-    ]
+    for order in ((0, 1, 2), (2, 1, 0)):
+        run = killed(tmp_path / f"run{order}", [T, T, V, V, V, T], [T, T, V], [T, T])
+        found = {number: again(run, number, 3).position.index for number in order}
+        assert [found[number] for number in range(3)] == [
+            {"train": 2, "valid": 1},
+            {"train": 2, "valid": 1},
+            {"train": 2, "valid": 0},  # it never validates
+        ]
 
 
 def test_a_rank_that_never_began(tmp_path: Path) -> None:
