@@ -152,7 +152,7 @@ def _resume(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resumed
         name: values[: len(table["batch"]) if stop is None else _before(table, stop)] for name, values in table.items()
     }
     end = read_json(rank / files.END) if (rank / files.END).exists() else None
-    exact = begins or wanted.rank == number
+    exact = wanted.rank == number or not len(table["batch"])
     position = _position(table, kept, wanted, exact, ended=end is not None and end.get("reason") == "stopped")
     position = replace(position, streams=reader.streams)
     stop = position.batch if stop is None else stop
@@ -277,10 +277,9 @@ def _agreed(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resume:
         if last.get("attempt") == wanted.attempt:
             return replace(wanted, **last["agreed"])
     held = [_held(rank.parent, number) for number in (*known, *([described["rank"]] if mine else []))]
-    if not held:
-        return wanted
-    valid = [ends["valid"] for ends in held if ends["valid"]]
-    return replace(wanted, train=min(ends["train"] for ends in held), valid=min(valid, default=None))
+    # A rank without any has lost them all, or never began; others never validate.
+    least = {phase: min((ends[phase] for ends in held if ends[phase]), default=None) for phase in PHASES}
+    return replace(wanted, train=least["train"] or 0, valid=least["valid"])
 
 
 def _has(rank: Path) -> bool:
