@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from colordim.axis import LinearAxis
 from colordim.column import COUNTERS, PHASES, Batch, Phase, Stream, Units
 from colordim.errors import ArgumentError, FormatError, NotARunError, StoreError
 from colordim.run import Run
+from colordim.store import files
 from colordim.store.base import Block, Reader
 from colordim.store.description import find_runs
 from colordim.store.folder import FolderReader
@@ -430,12 +432,13 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     """Also in the midst of resuming: nothing that a checkpoint has seen is lost, and every column is right."""
     path, rng, back = tmp_path / "run", np.random.default_rng(0), 0
     FolderWriter(path, {}).close("stopped")
-    for _ in range(12):
+    for turn in range(12):
         process = subprocess.Popen(
             [sys.executable, "-c", KILLED, str(path), str(back)], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
-        process.stdout.readline()
+        for _ in range(5 if turn % 2 else 1):  # some get far, and some not beyond resuming
+            process.stdout.readline()
         time.sleep(rng.exponential(0.1))
         process.kill()
         flushed = max(
@@ -454,8 +457,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
             np.testing.assert_array_equal(rows, (numbers[:, None] * 7 + np.arange(58)) % 5 + 1)
             np.testing.assert_array_equal(block.moments, np.repeat(numbers[:, None], 4, axis=1))
         back = int(rng.integers(max(0, flushed - 60), flushed + 2))
-    assert flushed > 100
-    assert len(list(path.glob("cut-*"))) > 3
+    assert list(path.glob("cut-*"))
 
 
 @pytest.mark.parametrize("torn", [1, 11, 13, 100])
@@ -521,11 +523,9 @@ def test_a_damaged_last_segment_is_kept_aside(
     assert (path / "cut-0001" / damaged.relative_to(path)).exists()
 
 
-def test_damage_in_the_segment_that_is_cut_is_reported_for_ever(
-    tmp_path: Path, training: list[Any], whole: MemoryStore, recorded: dict[str, Path]
-) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(recorded["ended"], path)
+def damaged(recorded: Path, path: Path) -> Path:
+    """Copy a run, and damage the counts of the first stream in its fourth segment."""
+    shutil.copytree(recorded, path)
     first = borders(path)[3]
     file = path / f"rank=0/columns/level=0/{first:010d}.parquet"
     group = pq.read_metadata(file).row_group(0)  # of the first stream
@@ -534,6 +534,14 @@ def test_damage_in_the_segment_that_is_cut_is_reported_for_ever(
     data = bytearray(file.read_bytes())
     data[middle : middle + 20] = bytes(20)
     file.write_bytes(data)
+    return path
+
+
+def test_damage_in_the_segment_that_is_cut_is_reported_for_ever(
+    tmp_path: Path, training: list[Any], whole: MemoryStore, recorded: dict[str, Path]
+) -> None:
+    path = damaged(recorded["ended"], tmp_path / "run")
+    first = borders(path)[3]
     writer = go_on(path, training, seen(training, first + 3))
     (problem,) = writer.said
     assert f"the columns of 'layer0' in batches {first} to" in problem
@@ -548,6 +556,25 @@ def test_damage_in_the_segment_that_is_cut_is_reported_for_ever(
     # Still there when the same place is cut again.
     go_on(path, training, seen(training, first + 2))
     assert problem in FolderReader(path).problems
+
+
+def test_damage_is_reported_whenever_resuming_crashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: list[Any], recorded: dict[str, Path]
+) -> None:
+    wanted = seen(training, borders(recorded["ended"])[3] + 3)
+    writer = None
+    for number in range(1, 1000):
+        path = damaged(recorded["ended"], tmp_path / f"run-{number}")
+        with monkeypatch.context() as patched, contextlib.suppress(StoreError):
+            crash_at(patched, number)
+            writer = FolderWriter(path, {}, wanted)
+        reader = FolderReader(path)
+        list(reader.blocks(reader.streams[0], "train", 0, 10**9))
+        assert any("'layer0'" in problem for problem in reader.problems)
+        if writer is not None:
+            break
+        shutil.rmtree(path)
+    assert number > 15
 
 
 # Who may go on.
@@ -667,13 +694,14 @@ def test_ranks_go_on_at_the_batch_that_all_of_them_hold(tmp_path: Path) -> None:
 
 
 def test_ranks_agree_on_validation_batches(tmp_path: Path) -> None:
-    run = killed(tmp_path / "run", [T, T, V, V, V, T], [T, T, V], [T, T])
-    positions = [again(run, number, 3).position for number in range(3)]
-    assert [position.index for position in positions] == [
-        {"train": 2, "valid": 1},
-        {"train": 2, "valid": 1},
-        {"train": 2, "valid": 0},  # it never validates
-    ]
+    for order in ((0, 1, 2), (2, 1, 0)):
+        run = killed(tmp_path / f"run{order}", [T, T, V, V, V, T], [T, T, V], [T, T])
+        found = {number: again(run, number, 3).position.index for number in order}
+        assert [found[number] for number in range(3)] == [
+            {"train": 2, "valid": 1},
+            {"train": 2, "valid": 1},
+            {"train": 2, "valid": 0},  # it never validates
+        ]
 
 
 def test_a_rank_that_never_began(tmp_path: Path) -> None:
@@ -686,6 +714,25 @@ def test_a_rank_that_never_began(tmp_path: Path) -> None:
             "train batches 0 to 4 are missing: the run was resumed from a checkpoint that has seen them, and they had "
             "not been written.",
         )
+
+
+def test_a_rank_that_holds_nothing_does_not_take_all_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = killed(tmp_path / "run", [T, T, V, T], [T] * 4)
+    shutil.rmtree(run / "rank=1")
+    real = files.write_text
+    with monkeypatch.context() as patched:
+
+        def crash(path: Path, text: str) -> None:
+            if "resumed" in text:
+                raise CrashError(5, "crashed")
+            real(path, text)
+
+        patched.setattr(files, "write_text", crash)
+        with pytest.raises(StoreError, match="cannot be resumed"):  # its folder is there, and nothing in it
+            again(run, 1, 2)
+    assert (run / "rank=1/streams.json").exists()
+    found = {number: again(run, number, 2) for number in (0, 1)}
+    assert [found[number].position.index for number in (0, 1)] == [{"train": 3, "valid": 1}] * 2
 
 
 def test_a_rank_that_begins_while_another_is_ahead(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,9 @@ def _copy(source: Path, target: Path, link: bool) -> None:
         shutil.copyfile(source, temporary)
 
 
-def cut(reader: FolderReader, rank: Path, stop: int, ends: Mapping[Phase, int]) -> list[str]:
+def cut(
+    reader: FolderReader, rank: Path, stop: int, ends: Mapping[Phase, int], lost: Callable[[list[str]], None]
+) -> None:
     """Take away all batches from number `stop` on.
 
     Parameters
@@ -155,11 +157,9 @@ def cut(reader: FolderReader, rank: Path, stop: int, ends: Mapping[Phase, int]) 
     stop : int
     ends : mapping of str to int
         The first index of each phase that is cut off.
-
-    Returns
-    -------
-    list of str
-        A sentence for each damaged part of the segment in which the cut lies: it is nowhere but in what was kept aside.
+    lost : callable
+        Is told a sentence for each damaged part of the segment in which the cut lies, before it is nowhere but in what
+        was kept aside.
     """
     for path in _coarser(rank, stop):
         path.unlink()
@@ -169,13 +169,14 @@ def cut(reader: FolderReader, rank: Path, stop: int, ends: Mapping[Phase, int]) 
             for path in _files(rank, first):
                 path.unlink(missing_ok=True)
     if split is None:
-        return []
+        return
     frame, damaged = _kept(reader, rank, split, stop, ends)
+    if damaged:
+        lost(damaged)
     with files.replacing(tail_path(rank, split)) as temporary:
         temporary.write_bytes(MAGIC + frame.to_bytes())
     for path in _files(rank, split)[1:]:
         path.unlink(missing_ok=True)
-    return damaged
 
 
 def _coarser(rank: Path, stop: int) -> Iterator[Path]:

@@ -195,17 +195,14 @@ class FolderReader:
     def _look_for_resume(self) -> None:
         """Forget what was read before the run was resumed, as its end may have been cut off."""
         try:
-            resumed = json.loads(self._place.read(files.RANK_FILE)).get("resumed", [])
-            missing = tuple(
-                str(sentence)
-                for entry in resumed
-                for name in ("missing", "damaged")
-                for sentence in entry.get(name, ())
-            )
+            described = json.loads(self._place.read(files.RANK_FILE))
+            resumed = described.get("resumed", [])
+            missing = [sentence for entry in resumed for sentence in entry.get("missing", ())]
+            self._missing = (*map(str, missing), *map(str, described.get("damaged", ())))
         except (OSError, ValueError, AttributeError, TypeError):
             return
         if len(resumed) != self._resumed:
-            self._resumed, self._missing = len(resumed), missing
+            self._resumed = len(resumed)
             for known in (
                 self._sealed,
                 self._levels,

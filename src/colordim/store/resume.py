@@ -154,7 +154,7 @@ def _resume(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resumed
         name: values[: len(table["batch"]) if stop is None else _before(table, stop)] for name, values in table.items()
     }
     end = read_json(rank / files.END) if (rank / files.END).exists() else None
-    exact = begins or wanted.rank == number
+    exact = wanted.rank == number or not len(table["batch"])
     position = _position(table, kept, wanted, exact, ended=end is not None and end.get("reason") == "stopped")
     position = replace(position, streams=reader.streams)
     stop = position.batch if stop is None else stop
@@ -163,27 +163,34 @@ def _resume(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resumed
     aside = keep_aside(reader, rank, stop, wanted.attempt, {**about, "first": stop})
     # Before anything is missing that it counted.
     (rank / files.END).unlink(missing_ok=True)
-    damaged = cut(reader, rank, stop, _ends(kept)) if aside else []
-    damaged = [f"{problem[:-1]}; what is left of it is in {aside}." for problem in damaged]
+    there = {**described, **(read_json(rank / files.RANK_FILE) if (rank / files.RANK_FILE).exists() else {})}
+    there |= {name: described[name] for name in ("host", "pid")}
+    damaged = list(there.get("damaged", []))
+
+    def lost(problems: Sequence[str]) -> None:
+        new = (f"{problem[:-1]}; what is left of it is in {aside}." for problem in problems)
+        there["damaged"] = [*damaged, *new]
+        files.write_text(rank / files.RANK_FILE, to_json(there))
+
+    if aside:
+        cut(reader, rank, stop, _ends(kept), lost)
     missing = _missing(kept, position)
-    there = read_json(rank / files.RANK_FILE) if (rank / files.RANK_FILE).exists() else dict(described)
     entry = {
         **{name: described[name] for name in ("host", "pid")},
         "time": time.time(),
         "attempt": wanted.attempt,
         **about,
+        "agreed": {"train": wanted.train, "valid": wanted.valid},
         "epoch": position.epoch,
         "cut": aside,
         "missing": missing,
-        "damaged": damaged,
         "end": end,
     }
     # What was missing behind the cut is recorded again.
     earlier = [{**each, "missing": []} if each["batch"] > position.batch else each for each in there.get("resumed", [])]
-    text = to_json({**described, **there, "host": entry["host"], "pid": entry["pid"], "resumed": [*earlier, entry]})
-    files.write_text(rank / files.RANK_FILE, text)
+    files.write_text(rank / files.RANK_FILE, to_json({**there, "resumed": [*earlier, entry]}))
     adopted = Adopted(len(reader.streams), len(kept["batch"]), _adopt(reader, rank))
-    return Resumed(position, adopted, (*missing, *damaged))
+    return Resumed(position, adopted, (*missing, *there.get("damaged", [])[len(damaged) :]))
 
 
 # Where to go on.
@@ -268,14 +275,13 @@ def _agreed(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resume:
             "a checkpoint as resume=, or resume_at=."
         )
     for other in known.values():
-        last = (other.get("resumed") or [{**other, "train": 0, "valid": 0, "epoch": 0}])[-1]
+        last = (other.get("resumed") or [{**other, "agreed": {"train": 0, "valid": 0}}])[-1]
         if last.get("attempt") == wanted.attempt:
-            return replace(wanted, **{name: last[name] for name in ("train", "valid")})
+            return replace(wanted, **last["agreed"])
     held = [_held(rank.parent, number) for number in (*known, *([described["rank"]] if mine else []))]
-    if not held:
-        return wanted
-    valid = [ends["valid"] for ends in held if ends["valid"]]
-    return replace(wanted, train=min(ends["train"] for ends in held), valid=min(valid, default=None))
+    # A rank without any has lost them all, or never began; others never validate.
+    least = {phase: min((ends[phase] for ends in held if ends[phase]), default=None) for phase in PHASES}
+    return replace(wanted, train=least["train"] or 0, valid=least["valid"])
 
 
 def _has(rank: Path) -> bool:
