@@ -98,11 +98,12 @@ def main() -> None:
         names = [stream.name for stream in run.streams]
         times: dict[str, list[float]] = {}
         for turn in range(6):
-            for what, call in {
+            calls: dict[str, Callable[[str], Any]] = {
                 f"overview, at least {COLUMNS:,} columns": lambda name: run.overview(name, COLUMNS),
                 f"the newest {NEWEST:,} columns": lambda name: run.columns(name, start=-NEWEST),
                 "opening and an overview": lambda name: colordim.open(folder).overview(name, COLUMNS),
-            }.items():
+            }
+            for what, call in calls.items():
                 began = time.perf_counter()
                 call(names[turn % len(names)])
                 times.setdefault(what, []).append(time.perf_counter() - began)

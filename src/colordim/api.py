@@ -11,20 +11,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from colordim import termination
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
-from colordim.column import Phase
+from colordim.column import Phase, Stream
 from colordim.errors import ArgumentError, DependencyError, RecordingError, SelectionError
-from colordim.store.files import rank_name
+from colordim.store.disk import create
+from colordim.store.files import RUN, rank_name
 from colordim.store.memory import MemoryStore
 from colordim.store.ranks import RunReader
+from colordim.store.resume import Resume, declared
 from colordim.store.writer import FolderWriter
 from colordim.views import Run
 
@@ -71,11 +73,17 @@ class Recording:
         max_bytes: int | None = None,
         idle: str = "",
         scratch: str | os.PathLike[str] | None = None,
+        resume: Resume | None = None,
+        anew: bool = False,
+        check: Callable[[Sequence[Stream]], None] = lambda _: None,
     ) -> None:
         self._make_recorder = make_recorder
         self._rank = rank  # None unless several ranks record
         self._max_bytes = max_bytes
         self._idle = idle  # why this rank has no run
+        self._resume = resume
+        self._anew = anew  # whether a run is begun if there is none to be resumed
+        self._check = check  # whether streams of a run can be gone on with
         self._folder = folder
         self._info = info
         self._scratch = scratch
@@ -92,12 +100,16 @@ class Recording:
         self.stop("stopped" if error is None else _describe(error))
 
     def start(self) -> Recording:
-        """Create the run's folder and attach the hooks.
+        """Create the run's folder, or go on in the one that is there, and attach the hooks.
 
         Raises
         ------
         StoreError
-            If the folder cannot be created or written, or the scratch folder cannot be used.
+            If the folder or the scratch folder cannot be created or written, or the run to be resumed is being recorded.
+        NotARunError
+            If there is no run to be resumed.
+        ArgumentError
+            If the run to be resumed has a stream on another axis, or nothing tells all ranks where to go on.
         RecordingError
             If the recording was started before.
         """
@@ -106,15 +118,23 @@ class Recording:
         if self._recorder is not None:
             raise RecordingError("a recording is started once: begin another with colordim.record(...).")
         wanted = self._folder
-        if self._rank is None:
-            self._folder = part = _free_folder(wanted)
-        else:
-            self._folder = _shared_folder(wanted)
-            part = self._folder / rank_name(self._rank)
+        if self._resume is None:
+            self._folder = _free_folder(wanted) if self._rank is None else _shared_folder(wanted)
+        part = self._folder if self._rank is None else self._folder / rank_name(self._rank)
         self._info.setdefault("name", self._folder.name)
-        writer = FolderWriter(part, self._info, max_bytes=self._max_bytes, scratch=self._scratch)
+        resume = self._resume
+        if resume is not None and self._anew and not (self._folder / RUN).exists():
+            if resume.train:
+                create(part, self._info)
+            else:
+                resume = None
+        if resume is not None:
+            self._check(declared(part))
+        writer = FolderWriter(part, self._info, resume, max_bytes=self._max_bytes, scratch=self._scratch)
         self._recorder = self._make_recorder(writer)
         self._recorder.attach()
+        for sentence in writer.said:
+            self._recorder.notices.say(sentence, sentence)
         if self._folder != wanted and not self._rank:  # once, not on every rank
             self._recorder.notices.say("folder", f"{wanted} holds a run already, so this one is in {self._folder}.")
         _attached.append(self._recorder)
@@ -183,10 +203,35 @@ class Recording:
             raise
         recorder.commit()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the recording is, for the checkpoint of the training: ``record(resume=...)`` goes on from there.
+
+        To be called after the optimiser's step and what is logged of it, outside of :meth:`batch`. The batches up to
+        there are on the disk when it returns.
+
+        Returns
+        -------
+        dict
+            Of JSON types: ``run``, its folder; ``train`` and ``valid``, how many batches of each phase are over; and the
+            epoch and the steps so far. Empty where nothing is recorded (``COLORDIM=off``, ranks that do not record).
+
+        Raises
+        ------
+        RecordingError
+            If the recording was not started.
+        """
+        if self._make_recorder is None:
+            return {}
+        if self._recorder is None:
+            raise RecordingError("nothing is recorded yet: enter the recording, or call its start().")
+        state = self._recorder.state()
+        return {"run": str(self._folder.absolute()), "rank": self._rank or 0, **state} if state else {}
+
     def epoch(self) -> None:
         """Mark the border between two epochs, before the first batch of each or after the last.
 
-        Without any such call, a training batch after validation batches begins a new epoch.
+        Without any such call, a training batch after validation batches begins a new epoch. The first call after a
+        resume in the middle of an epoch begins none.
         """
         if self._recorder is not None:
             self._recorder.epoch()
@@ -234,6 +279,8 @@ def record(
     name: str | None = None,
     ranks: Choice = "all",
     scratch: str | os.PathLike[str] | None = None,
+    resume: Literal["auto"] | str | os.PathLike[str] | Run | Mapping[str, Any] | None = None,
+    resume_at: int | None = None,
 ) -> Recording:
     """Record the histogram of every batch of every layer while `model` trains.
 
@@ -243,7 +290,7 @@ def record(
         It trains bit for bit as without recording.
     folder : path, optional
         Folder of the run, to be created. By default one of its own below ``runs``. If it holds a
-        run already, a number is added to its name. In a distributed training it must be the same on
+        run already, a number is added to its name, unless that run is resumed. In a distributed training it must be the same on
         all ranks, and a folder that another training has recorded into is refused.
     layers : str, type, callable or a sequence of them, optional
         Names or patterns of layers, classes, or functions of name and module; ``"blocks"`` adds the
@@ -283,6 +330,13 @@ def record(
         A folder on a disk of this machine, for clusters whose shared file system is slow or fails at times: the run is
         recorded there, and copied to `folder` a part at a time, at least every minute. Everything is in `folder` when the
         recording stops.
+    resume : "auto", path, Run or dict, optional
+        Go on in a run: the one that `folder` holds, if it does ("auto"), or the one that is named. What
+        :meth:`Recording.state_dict` has put into a checkpoint goes on exactly behind that: what was recorded later is
+        cut off, and kept in ``cut-0001`` of the run's folder. Otherwise all that was recorded stays.
+    resume_at : int, optional
+        Number of training batches that the checkpoint has seen, where it has no ``state_dict()``: what was recorded
+        from the next one on is cut off.
 
     Returns
     -------
@@ -298,7 +352,8 @@ def record(
         If a range is empty or without bins.
     ArgumentError
         If `every` is below one, `budget` is no share, `max_bytes` is below a megabyte a rank, a kind is unknown, or needs an optimizer and there is none;
-        or if several ranks record and nothing tells all of them the same folder.
+        if several ranks record and nothing tells all of them the same folder; or if `resume` and `resume_at` do not
+        say where to go on.
     DependencyError
         If torch is not installed.
     """
@@ -322,6 +377,7 @@ def record(
             f"every={every!r} cannot be: record every n-th batch with a whole number n of at least one."
         )
     Governor(budget)
+    run, position = _as_resume(resume, resume_at, folder)
     if range is None and bins != 200:
         raise ArgumentError(f"bins={bins} needs a range: give one such as range=(-10, 10), or leave bins out.")
     targets = select(model, layers)
@@ -348,6 +404,15 @@ def record(
     rules = as_rules(facets, targets)
     first = FirstBatch(model, targets, optimizers)
 
+    def check(streams: Sequence[Stream]) -> None:
+        for stream in streams:
+            axis = axis_of(stream.facet.of if stream.facet else stream.name)
+            if stream.kind == "activation" and stream.axis != axis:
+                raise ArgumentError(
+                    f"the run counts {stream.name!r} on {stream.axis}, and this recording would on {axis}: resume with the "
+                    "range= and bins= of the run, or record into another folder."
+                )
+
     def make_recorder(writer: FolderWriter) -> Recorder:
         return Recorder(
             model,
@@ -361,6 +426,7 @@ def record(
             scaler=scaler,
             first=first,
             facets=rules,
+            position=writer.position,
         )
 
     label = class_name(roots(model)[-1])  # not that of a wrapper
@@ -373,7 +439,10 @@ def record(
             f"max_bytes={max_bytes!r} cannot be: give at least {_LEAST_BYTES:,} bytes for each rank, or None for no limit."
         )
     job = distributed.job() if mine.world_size > 1 else None
-    if folder is not None:
+    attempt = distributed.attempt() if mine.world_size > 1 else None
+    if run is not None:
+        path = run
+    elif folder is not None:
         path = Path(folder)
         if mine.world_size > 1:
             path = path.with_name(path.name + distributed.restart(sure=True))
@@ -389,7 +458,7 @@ def record(
         **({"name": name} if name else {}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
-        "rank": asdict(mine),
+        "rank": {**asdict(mine), **({"attempt": attempt} if attempt else {})},
         **({"job": job} if job else {}),
         "every": int(every),
         "budget": budget,
@@ -408,6 +477,9 @@ def record(
         rank=mine.rank if mine.world_size > 1 else None,
         max_bytes=None if max_bytes is None else int(max_bytes / mine.world_size),
         scratch=scratch,
+        resume=None if position is None else replace(position, attempt=attempt),
+        anew=resume == "auto" or resume == {},
+        check=check,
     )
 
 
@@ -443,6 +515,48 @@ def open(path: str | os.PathLike[str]) -> Run:
         If it was written by a newer colordim, or its description is damaged.
     """
     return Run(RunReader(path))
+
+
+def _as_resume(
+    resume: str | os.PathLike[str] | Run | Mapping[str, Any] | None,
+    resume_at: int | None,
+    folder: str | os.PathLike[str] | None,
+) -> tuple[Path | None, Resume | None]:
+    """Return the folder of the run to be resumed, and where to go on; None for a new run.
+
+    Raises
+    ------
+    ArgumentError
+        If the arguments do not fit together.
+    """
+    if resume_at is not None:
+        if not isinstance(resume_at, int) or isinstance(resume_at, bool) or resume_at < 0:
+            raise ArgumentError(
+                f"resume_at={resume_at!r} cannot be: it is the number of training batches that the checkpoint has seen."
+            )
+        if resume is None:
+            raise ArgumentError(f'resume_at={resume_at} needs the run to be resumed: pass resume="auto" or its folder.')
+    if resume is None:
+        return None, None
+    wanted = Resume(train=resume_at)
+    if isinstance(resume, Mapping) and resume:
+        if resume_at is not None:
+            raise ArgumentError("resume= says already where to go on: leave resume_at= out.")
+        wanted = Resume.from_state(resume)
+        named = resume.get("run") if folder is None else folder  # the run may have been moved
+    elif isinstance(resume, Mapping) or resume == "auto":
+        if folder is None and resume == "auto":
+            raise ArgumentError('resume="auto" needs the folder that the run is in, if there is one: pass folder=.')
+        if folder is None:  # the checkpoint was saved without a recording
+            return None, None
+        named = folder
+    else:
+        named = resume.path if isinstance(resume, Run) else resume
+        if folder is not None and Path(folder).absolute() != Path(named).absolute():
+            raise ArgumentError(f"resume={str(named)!r} and folder={str(folder)!r} are two runs: leave folder= out.")
+    if not isinstance(named, (str, os.PathLike)) or not str(named):
+        raise ArgumentError(f"resume={resume!r} names no run in a folder: pass its folder.")
+    return Path(named), wanted
 
 
 def _axis(value: tuple[float, float] | Axis, bins: int) -> Axis:

@@ -29,6 +29,7 @@ __all__ = [
     "Facet",
     "Kind",
     "Phase",
+    "Position",
     "Reduction",
     "Sink",
     "Stream",
@@ -218,6 +219,43 @@ class Batch:
     def with_values(self, values: Mapping[str, float]) -> Batch:
         """Return the batch with more logged values."""
         return replace(self, values={**self.values, **values})
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a recording goes on in a run that holds something already.
+
+    Attributes
+    ----------
+    batch : int
+        Number of the next batch, over all phases.
+    index : mapping of str to int
+        Number of the next batch of each phase.
+    epoch : int
+        The one that goes on.
+    step : int
+        Optimiser steps taken so far.
+    seen : frozenset of str
+        Phases of which the epoch has had batches.
+    within : bool
+        Whether batches of the epoch are still to come, so that :meth:`Recording.epoch` before the next one begins no other.
+    told : bool
+        Whether epochs are told, and not inferred.
+    stepped : int
+        Recorded training batches with an optimiser step so far.
+    streams : tuple of Stream
+        Those of the run, by id.
+    """
+
+    batch: int = 0
+    index: Mapping[Phase, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    epoch: int = 0
+    step: int = 0
+    seen: frozenset[Phase] = frozenset()
+    within: bool = False
+    told: bool = False
+    stepped: int = 0
+    streams: tuple[Stream, ...] = ()
 
 
 class Sink(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -85,6 +86,10 @@ class Batches:
     def batches(self) -> int:
         """Number of batches closed so far, over all phases."""
         return self._clock.batches
+
+    def state(self) -> dict[str, Any]:
+        """Return what tells the position, the batch that is open included, in JSON types."""
+        return self._clock.state(self.window)
 
     def open(self, phase: Phase) -> bool:
         """Open a window, closing the one that is open; return whether its batch is recorded."""

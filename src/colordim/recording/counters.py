@@ -15,6 +15,7 @@ from colordim.axis import Axis, SignedLogAxis
 from colordim.binning import Row, bin_into
 from colordim.binning.rows import no_moments
 from colordim.column import MOMENTS, NO_MOMENTS, Facet, Kind, Reduction, Stream
+from colordim.errors import ArgumentError
 from colordim.recording.transport import Transport
 from colordim.recording.units import Judged
 
@@ -112,13 +113,22 @@ class Counters:
         Is told of each new stream before its first column is taken.
     transport : Transport
         Knows which rows are on a device.
+    known : sequence of Stream
+        Those that were declared before, by id: of a run that is gone on with.
     """
 
-    def __init__(self, axis_of: Callable[[str], Axis], declare: Callable[[Stream], None], transport: Transport) -> None:
+    def __init__(
+        self,
+        axis_of: Callable[[str], Axis],
+        declare: Callable[[Stream], None],
+        transport: Transport,
+        known: Sequence[Stream] = (),
+    ) -> None:
         self._axis_of = axis_of
         self._declare = declare
         self._transport = transport
         self._slots: dict[object, _Slot] = {}
+        self._declared: dict[object, Stream] = {_key(stream.kind, stream.name): stream for stream in known}
         self._fired: list[_Slot] = []
         self._arena = _Arena([])
         self._uses_devices = False
@@ -153,11 +163,19 @@ class Counters:
         key = name if kind == "activation" else (kind, name)
         slot = self._slots.get(key)
         if slot is None:
-            number = len(self._slots)
-            shape, order = _shape(tensor) if shape is None else shape, number if order is None else order
-            whole = name if facet is None else facet.of
-            axis = self._axis_of(whole) if kind == "activation" else _ANY_MAGNITUDE
-            slot = _Slot(Stream(number, name, kind, module, arguments, shape, order, axis, reduction, facet))
+            stream = self._declared.get(key)
+            if stream is None:
+                number = len(self._declared)
+                shape, order = _shape(tensor) if shape is None else shape, number if order is None else order
+                whole = name if facet is None else facet.of
+                axis = self._axis_of(whole) if kind == "activation" else _ANY_MAGNITUDE
+                stream = Stream(number, name, kind, module, arguments, shape, order, axis, reduction, facet)
+            elif (stream.facet is None) != (facet is None):
+                raise ArgumentError(
+                    f"the run that is resumed has a stream {name!r} that is {'no' if stream.facet is None else 'a'} facet: "
+                    "resume with the same facets="
+                )
+            slot = _Slot(stream)
         row = slot.host if tensor.is_cpu else None
         if row is None:
             row = self._row(slot, tensor.device)
@@ -169,7 +187,9 @@ class Counters:
             raise
         if not slot.fired:
             if key not in self._slots:
-                self._declare(slot.stream)
+                if key not in self._declared:
+                    self._declare(slot.stream)
+                    self._declared[key] = slot.stream
                 self._slots[key] = slot
             slot.fired = True
             self._fired.append(slot)
@@ -178,7 +198,7 @@ class Counters:
 
     def has(self, kind: Kind, name: str) -> bool:
         """Return whether there is such a stream."""
-        return (name if kind == "activation" else (kind, name)) in self._slots
+        return _key(kind, name) in self._slots
 
     def forget(self, kind: Kind, names: Collection[str]) -> None:
         """Forget what was counted of these streams since the last :meth:`clear`."""
@@ -230,7 +250,7 @@ class Counters:
                 slot.clear()
         fired.clear()
         if not self._moved_in:
-            self._arena = _Arena(list(self._slots.values()))
+            self._arena = _Arena(sorted(self._slots.values(), key=lambda slot: slot.stream.id))
             self._moved_in = True
 
     def _forget(self, slot: _Slot) -> None:
@@ -301,6 +321,10 @@ class _Arena:
         """Set all rows back to nothing counted."""
         self._counts.fill(0)
         self._moments[:] = NO_MOMENTS
+
+
+def _key(kind: Kind, name: str) -> object:
+    return name if kind == "activation" else (kind, name)
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

@@ -78,6 +78,8 @@ class Parameters:
         Every how many of the recorded batches with a step each kind is recorded.
     shared : set of int
         Identities of the parameters that all ranks have alike.
+    batches : int
+        Recorded batches with a step so far, of a run that is gone on with.
     """
 
     def __init__(
@@ -87,13 +89,14 @@ class Parameters:
         optimizers: Iterable[Optimizer],
         every: Mapping[Kind, int],
         shared: frozenset[int] = frozenset(),
+        batches: int = 0,
     ) -> None:
         self._host = host
         self._targets = targets
         self._optimizers = list(optimizers)
         self._every = {kind: every[kind] for kind in OF_PARAMETERS if kind in every}
         self._shared = shared
-        self._batches = 0
+        self._batches = batches
         self._batch: _Batch | None = None
         self._steps: dict[int, _Step] = {}
         self._described: dict[tuple[str, type[nn.Module]], tuple[str, str]] = {}

@@ -16,7 +16,7 @@ import torch.distributed
 
 from colordim.errors import ArgumentError
 
-__all__ = ["Choice", "Rank", "job", "recorded", "restart", "this_rank"]
+__all__ = ["Choice", "Rank", "attempt", "job", "recorded", "restart", "this_rank"]
 
 #: Which ranks record: all, the first of each machine, or rank 0 alone.
 Choice = Literal["all", "node", "first"]
@@ -93,6 +93,23 @@ def job() -> str | None:
     That is the id of a torchrun or of a Slurm step; or, for ranks that one process has started on one
     machine, that process. It is no time, as ranks start at different ones.
     """
+    name = _job()
+    return None if name is None else name + restart()
+
+
+def attempt() -> str | None:
+    """Return what tells this start of the training from its earlier ones, on each of its ranks alike, or None.
+
+    A requeued job of Slurm that starts torchrun with the same id counts as another one.
+    """
+    name = _job()
+    if name is None:
+        return None
+    requeued = _number("SLURM_RESTART_COUNT") if "TORCHELASTIC_RESTART_COUNT" in os.environ else None
+    return name + (f"-requeue{requeued}" if requeued else "") + restart(sure=True)
+
+
+def _job() -> str | None:
     elastic = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     slurm_job, slurm_step = _number("SLURM_JOB_ID"), _number("SLURM_STEP_ID")
     if elastic not in ("", "none"):
@@ -103,7 +120,7 @@ def job() -> str | None:
         name = f"slurm-{slurm_job}.{slurm_step}"
     else:
         return None
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name) + restart()
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
 
 def restart(*, sure: bool = False) -> str:

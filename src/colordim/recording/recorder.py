@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from colordim.axis import Axis
 from colordim.binning import Row
-from colordim.column import PHASES, Kind, Phase, Reduction, Sink
+from colordim.column import PHASES, Kind, Phase, Position, Reduction, Sink
 from colordim.errors import ArgumentError, RecordingError
 from colordim.recording import compiled
 from colordim.recording.batches import Batches
@@ -75,6 +75,8 @@ class Recorder:
         Learns facts of the model from its first recorded batch.
     facets : mapping of str to Rule, optional
         How the outputs of some layers are cut into parts that are counted besides, by the name of the layer.
+    position : Position, optional
+        Where to go on, in a run that the sink holds already.
     """
 
     def __init__(
@@ -92,8 +94,10 @@ class Recorder:
         transport: Transport | None = None,
         first: FirstBatch | None = None,
         facets: Mapping[str, Rule] | None = None,
+        position: Position | None = None,
     ) -> None:
         self.notices = Notices()
+        self._position = position = position or Position()
         self._model: nn.Module | None = model
         self._is_compiled = compiled.is_compiled(model)
         targets = list(targets)
@@ -101,9 +105,9 @@ class Recorder:
         self._optimizers = list(optimizers)
         self._sink = sink
         self._transport = transport or DeviceTransport()
-        self._counters = Counters(axis_of, sink.declare, self._transport)
+        self._counters = Counters(axis_of, sink.declare, self._transport, position.streams)
         self._activity = Activity(names, self._counters.stream)
-        self._clock = Clock(every)
+        self._clock = Clock(every, position)
         self._meter = Meter(Governor(budget), lambda: sink.seconds)
         self._batches = Batches(
             self._counters,
@@ -123,7 +127,9 @@ class Recorder:
         self._layers = Layers(targets, self._counters, self._activity, parts, self.notices, self._lock)
         self._kinds = dict(kinds)
         self._gradients = Gradients(self, scaler) if "gradient" in kinds else None
-        self._parameters = Parameters(self, targets, self._optimizers, kinds, replicated(model))
+        self._parameters = Parameters(
+            self, targets, self._optimizers, kinds, replicated(model), batches=position.stepped
+        )
         self._generation = generation()
         self._handles: list[Any] = []
         self._hooked: dict[int, list[Any]] = {}
@@ -153,7 +159,7 @@ class Recorder:
             self._handles.append(root.register_forward_pre_hook(enter, prepend=True))
             self._handles.append(root.register_forward_hook(leave, always_call=True))
         if self._optimizers:
-            self._clock.steps = 0
+            self._clock.steps = self._position.step
         for optimizer in self._optimizers:
             self._handles.append(optimizer.register_step_post_hook(self._on_step))
         self._handles += self._parameters.attach()
@@ -193,7 +199,7 @@ class Recorder:
         self._optimizers.clear()
         with self._lock:
             self._batches.drain()
-        if not self._clock.batches:
+        if self._clock.batches == self._position.batch:
             self.notices.say(
                 "nothing",
                 "Nothing was recorded: the model itself was never called in training mode with gradients or in "
@@ -268,6 +274,20 @@ class Recorder:
                 self._layers.count(name, value, "", "")
             except Exception as error:
                 self._layers.failed(name, None, error)
+
+    def state(self) -> dict[str, Any]:
+        """Return the position in JSON types, and make everything up to there readable.
+
+        A batch that no block holds open is closed first: its forward and backward passes are over.
+        """
+        if not self._here():
+            return {}
+        with self._lock:
+            if not self._explicit and self._call is None and self._model is not None:
+                self._close()
+            state = self._batches.state()
+        self.flush()
+        return state
 
     def flush(self) -> None:
         """Make everything up to the last closed batch readable."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from colordim.column import PHASES, Batch, Phase
+from colordim.column import PHASES, Batch, Phase, Position
 
 __all__ = ["Clock", "Window"]
 
@@ -35,6 +36,9 @@ class Window:
         return Batch(self.number, self.index, self.phase, self.epoch, self.step, self.time, self.recorded, values)
 
 
+_START = Position()
+
+
 class Clock:
     """Hands out the numbers of batches.
 
@@ -45,21 +49,41 @@ class Clock:
     ----------
     every : int
         Every how many batches of a phase one is recorded.
+    position : Position
+        Where the recording goes on.
     """
 
-    def __init__(self, every: int = 1) -> None:
+    def __init__(self, every: int = 1, position: Position = _START) -> None:
         self.every = every
-        self._batches = 0
-        self._index: dict[Phase, int] = dict.fromkeys(PHASES, 0)
-        self._epoch = 0
-        self._epochs_told = False
-        self._phases_in_epoch: set[Phase] = set()
+        self._batches = position.batch
+        self._index: dict[Phase, int] = dict(position.index)
+        self._epoch = position.epoch
+        self._epochs_told = position.told
+        self._phases_in_epoch: set[Phase] = set(position.seen)
+        # A loop that tells epochs tells the one again in the middle of which it goes on.
+        self._goes_on = position.within
         self.steps: int | None = None
 
     def epoch(self) -> None:
-        """Begin a new epoch, unless no batch was seen since the last began."""
+        """Begin a new epoch, unless no batch was seen since the last began, or since it goes on after a resume."""
         self._epochs_told = True
-        self._next_epoch()
+        if not self._goes_on:
+            self._next_epoch()
+
+    def state(self, window: Window | None) -> dict[str, Any]:
+        """Return what tells the position, in JSON types; `window`, if one is open, counts as closed."""
+        index: dict[str, Any] = {phase: self._index[phase] for phase in PHASES}
+        seen = set(self._phases_in_epoch)
+        if window is not None:
+            index[window.phase] += 1
+            seen.add(window.phase)
+        return {
+            **index,
+            "epoch": self._epoch,
+            "step": index["train"] if self.steps is None else self.steps,
+            "seen": sorted(seen),
+            "told": self._epochs_told,
+        }
 
     def open(self, phase: Phase) -> Window:
         """Return the window of the next batch; it counts as a batch once it is closed."""
@@ -74,6 +98,7 @@ class Clock:
         self._batches += 1
         self._index[window.phase] += 1
         self._phases_in_epoch.add(window.phase)
+        self._goes_on = False
         # Without an optimiser to listen to, every training batch is taken for a step.
         window.step = self._index["train"] if self.steps is None else self.steps
         window.time = time.time()

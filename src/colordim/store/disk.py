@@ -8,6 +8,7 @@ import platform
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from colordim.store.segments import Segment
 from colordim.store.spans import Spans
 from colordim.store.tail import Frame, TailWriter
 
-__all__ = ["Disk", "create"]
+__all__ = ["Adopted", "Disk", "create", "describe_rank", "lay_out", "read_json", "to_json"]
 
 #: Segments whose sealing failed and that stay in memory for another try; older ones stay tails.
 _UNSEALED = 2
@@ -44,15 +45,7 @@ def create(path: Path, info: Mapping[str, Any]) -> None:
     rank, alone = files.rank_folder(path), files.rank_number(path) is None
     run = rank.parent
     described = {"schema": files.SCHEMA} | {k: v for k, v in info.items() if k not in ("schema", "rank")}
-    mine = {
-        "schema": files.SCHEMA,
-        "rank": files.rank_number(rank),
-        "world_size": 1,
-        **info.get("rank", {}),
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "begun": time.time(),
-    }
+    mine = describe_rank(rank, info)
     try:
         if run.is_file():
             raise StoreError(f"{run} is a file: give a folder that is new or empty.")
@@ -64,12 +57,9 @@ def create(path: Path, info: Mapping[str, Any]) -> None:
         # Without a run.json, a rank's folder is of a rank that came before, or what an attempt that failed has left.
         if any(not _is_of_a_run(child) for child in run.iterdir()):
             raise StoreError(f"{run} holds other files and no run: give a folder that is new or empty.")
-        for folder in (files.COLUMNS, files.MOMENTS_FOLDER, files.BATCHES):
-            (rank / folder).mkdir(parents=True, exist_ok=True)
-        files.write_text(rank / files.STREAMS, _json({"schema": files.SCHEMA, "streams": []}))
-        files.write_text(rank / files.RANK_FILE, _json(mine))
+        lay_out(rank, mine)
         # Last: a folder with a run.json is a run that can be opened.
-        if not files.write_new(run / files.RUN, _json(described)):
+        if not files.write_new(run / files.RUN, to_json(described)):
             if alone:
                 raise StoreError(f"{run} already holds a run: give the new one another folder.")
             _check_same_training(run, described, mine, begun=True)
@@ -81,20 +71,41 @@ def create(path: Path, info: Mapping[str, Any]) -> None:
         ) from error
 
 
+def describe_rank(rank: Path, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``rank.json`` says of a rank that begins now."""
+    return {
+        "schema": files.SCHEMA,
+        "rank": files.rank_number(rank),
+        "world_size": 1,
+        **info.get("rank", {}),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "begun": time.time(),
+    }
+
+
+def lay_out(rank: Path, described: Mapping[str, Any]) -> None:
+    """Make the folder of a rank that holds nothing yet."""
+    for folder in (files.COLUMNS, files.MOMENTS_FOLDER, files.BATCHES):
+        (rank / folder).mkdir(parents=True, exist_ok=True)
+    files.write_text(rank / files.STREAMS, to_json({"schema": files.SCHEMA, "streams": []}))
+    files.write_text(rank / files.RANK_FILE, to_json(described))
+
+
 def _is_of_a_run(child: Path) -> bool:
     return files.rank_number(child) is not None or child.name == files.RUN or child.name.startswith(f".{files.RUN}.")
 
 
 def _check_same_training(run: Path, described: Mapping[str, Any], mine: Mapping[str, Any], begun: bool = False) -> None:
     """Raise a StoreError if the run that is there is not the one of which this process is a rank."""
-    there = _read(run / files.RUN)
+    there = read_json(run / files.RUN)
     if there and there.get("job") != described.get("job"):
         raise StoreError(
             f"{run} holds the run of another training ({there.get('job') or 'unnamed'}; this one is "
             f"{described.get('job') or 'unnamed'}): give this one another folder."
         )
     for path in sorted(run.glob(f"rank=*/{files.RANK_FILE}")):
-        other = _read(path)
+        other = read_json(path)
         if path.parent.name == files.rank_name(mine["rank"]):
             if not begun:
                 raise StoreError(
@@ -108,12 +119,41 @@ def _check_same_training(run: Path, described: Mapping[str, Any], mine: Mapping[
             )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what one of the small files says; nothing if it is damaged.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
     try:
         found = json.loads(path.read_bytes())
     except ValueError:  # damaged, or written by a file system without links this very moment
         return {}
     return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What is taken over of a run that is resumed.
+
+    Attributes
+    ----------
+    streams : int
+        How many are declared.
+    batches : int
+        How many there are.
+    tails : sequence of (Segment, TailWriter)
+        Tails behind the last sealed segment, with what they hold; the last of them goes on.
+    """
+
+    streams: int = 0
+    batches: int = 0
+    tails: Sequence[tuple[Segment, TailWriter]] = ()
+
+
+_NOTHING = Adopted()
 
 
 class Disk:
@@ -123,19 +163,24 @@ class Disk:
     ----------
     path : Path
         Folder of the run, or of a rank in it, laid out by :func:`create`.
+    adopted : Adopted
+        What it holds already.
     max_bytes : int, optional
         Bytes that the sealed files of the rank may take.
     """
 
-    def __init__(self, path: Path, max_bytes: int | None = None) -> None:
+    def __init__(self, path: Path, adopted: Adopted = _NOTHING, max_bytes: int | None = None) -> None:
         self._rank = files.rank_folder(path)
         self._max_bytes = max_bytes
-        self._declared = 0
+        self._declared = adopted.streams
         self._facts: Mapping[str, Any] | None = None
+        self._unsealed: deque[tuple[Segment, TailWriter]] = deque(adopted.tails)
         self._segment: Segment | None = None
         self._tail: TailWriter | None = None
-        self._unsealed: deque[tuple[Segment, TailWriter]] = deque()
+        if self._unsealed:
+            self._segment, self._tail = self._unsealed.pop()
         self._spans = Spans(self._rank)
+        self._restored = adopted == _NOTHING  # the writing thread reads what there is of spans
 
     @property
     def open_bytes(self) -> int:
@@ -156,14 +201,17 @@ class Disk:
         """Make the streams of the run known; before the first frame that uses them."""
         if len(streams) != self._declared:
             described = [stream.to_dict() for stream in streams]
-            files.write_text(self._rank / files.STREAMS, _json({"schema": files.SCHEMA, "streams": described}))
+            files.write_text(self._rank / files.STREAMS, to_json({"schema": files.SCHEMA, "streams": described}))
             self._declared = len(streams)
 
     def describe(self, facts: Mapping[str, Any] | None) -> None:
         """Write down the facts of the model, unless they are the ones that were written last."""
-        if facts is not self._facts and facts is not None:
-            files.write_text(self._rank / files.FACTS, _json(facts))
-            self._facts = facts
+        if facts is self._facts or facts is None:
+            return
+        # A run that is resumed keeps those of its beginning: what the weights were before the training.
+        if self._facts is not None or not (self._rank / files.FACTS).exists():
+            files.write_text(self._rank / files.FACTS, to_json(facts))
+        self._facts = facts
 
     def append(self, chunk: Chunk, streams: Sequence[Stream]) -> None:
         """Write one frame."""
@@ -200,6 +248,9 @@ class Disk:
                 self._unsealed.popleft()
             if span is not None:
                 self._spans.add(span)
+        if not self._restored:
+            self._restored = True
+            self._spans.rebuild(self._spans.restore(), streams, between)
         self._spans.join(streams, between)
         if self._max_bytes is not None:
             trim(self._rank, self._max_bytes)
@@ -207,8 +258,9 @@ class Disk:
     def end(self, reason: str, batches: int, dropped: int) -> None:
         """Mark the run as ended."""
         described = {"time": time.time(), "reason": reason, "batches": batches, "dropped": dropped}
-        files.write_text(self._rank / files.END, _json(described))
+        files.write_text(self._rank / files.END, to_json(described))
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def to_json(value: Mapping[str, Any]) -> str:
+    """Return the text of one of the small files."""
     return json.dumps(value, indent=1, default=str) + "\n"

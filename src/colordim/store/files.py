@@ -29,6 +29,7 @@ __all__ = [
     "rank_name",
     "rank_number",
     "replacing",
+    "sync_folder",
     "write_new",
     "write_text",
 ]
@@ -98,7 +99,7 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -128,7 +129,7 @@ def write_new(path: Path, text: str) -> bool:
             return temporary.stat().st_nlink == 2  # the answer to a link that was made may be lost on NFS
         except (OSError, NotImplementedError):  # a file system without links
             return _write_exclusively(path, text)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         return True
     finally:
         with contextlib.suppress(OSError):
@@ -144,7 +145,8 @@ def _write_exclusively(path: Path, text: str) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
     if not hasattr(os, "O_DIRECTORY"):  # Windows has no such call
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

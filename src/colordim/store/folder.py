@@ -117,6 +117,8 @@ class FolderReader:
         self._footers: OrderedDict[str, Footer] = OrderedDict()
         self._problems: dict[object, str] = {}
         self._streams: tuple[Stream, ...] = ()
+        self._resumed = 0
+        self._missing: tuple[str, ...] = ()
         self._ended: str | None = None
         self._parts: tuple[_Part, ...] = ()
         self._table: Table | None = None
@@ -146,7 +148,7 @@ class FolderReader:
     def problems(self) -> tuple[str, ...]:
         """A sentence for each damaged part that was left out, as far as it was asked for."""
         tails = [sentence for _, tail in sorted(self._tails.items()) for sentence in tail.problems]
-        return (*self._problems.values(), *tails)
+        return (*self._missing, *self._problems.values(), *tails)
 
     def refresh(self) -> None:
         """Take a new snapshot of what is there now.
@@ -159,6 +161,7 @@ class FolderReader:
             If ``streams.json`` is damaged.
         """
         with self._lock:
+            self._look_for_resume()
             # The end first, the streams last: what an ended run holds is complete, and whatever
             # stream the columns name was declared before them.
             end = self._read_end()
@@ -211,6 +214,28 @@ class FolderReader:
                 columns = tuple(frame.columns for frame in tail.frames if frame.columns is not None)
                 self._tables[tail.name] = table
                 yield _Part(tail.name, first, Summary.of(table, len(units)), frames=columns, units=units)
+
+    def _look_for_resume(self) -> None:
+        """Forget what was read before the run was resumed, as its end may have been cut off."""
+        try:
+            described = json.loads(self._place.read(files.RANK_FILE))
+            resumed = described.get("resumed", [])
+            missing = [sentence for entry in resumed for sentence in entry.get("missing", ())]
+            self._missing = (*map(str, missing), *map(str, described.get("damaged", ())))
+        except (OSError, ValueError, AttributeError, TypeError):
+            return
+        if len(resumed) != self._resumed:
+            self._resumed = len(resumed)
+            for known in (
+                self._sealed,
+                self._levels,
+                self._tables,
+                self._units,
+                self._tails,
+                self._footers,
+                self._problems,
+            ):
+                known.clear()
 
     def _compare(self, written: int | None) -> None:
         """Say it if batches are missing that the end of the run counted: a file is gone."""

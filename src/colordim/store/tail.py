@@ -149,6 +149,15 @@ class TailWriter:
             self.remove()
             raise
 
+    @classmethod
+    def resume(cls, path: Path, size: int) -> TailWriter:
+        """Go on in a file behind its first `size` bytes, which end with a whole frame; what follows is cut off."""
+        tail = cls.__new__(cls)
+        tail.path, tail._size = path, size
+        tail._descriptor = os.open(path, os.O_RDWR | BINARY)
+        os.ftruncate(tail._descriptor, size)
+        return tail
+
     def append(self, frame: Frame) -> None:
         """Write one frame; readers see it from now on."""
         self._write(frame.to_bytes())
@@ -199,6 +208,11 @@ class TailReader:
         self._damaged: list[str] = []
         self._open_end: str | None = None
         self._offset = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes up to the end of the last whole frame."""
+        return self._offset
 
     @property
     def problems(self) -> list[str]:

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import logging
 import os
-import shutil
 import sys
 import threading
 import time
@@ -20,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.column import Batch, Stream, Units
-from colordim.errors import ColordimWarning, warn
+from colordim.errors import ColordimWarning, StoreError, warn
+from colordim.store.begin import begin
 from colordim.store.chunk import Chunk, Layout
-from colordim.store.disk import Disk, create
+from colordim.store.disk import Disk
 from colordim.store.files import rank_folder
-from colordim.store.mirror import Mirror, make_scratch
+from colordim.store.mirror import Mirror
+from colordim.store.resume import Resume
 from colordim.store.retry import Retry
 from colordim.termination import interrupted, unbroken, wait_for
 
@@ -53,22 +54,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-def _create(path: Path, info: Mapping[str, Any], scratch: str | os.PathLike[str] | None) -> Path:
-    """Lay out the run folder, and return the folder that is written: `path`, or that of the rank on scratch."""
-    if scratch is None:
-        create(path, info)
-        return path
-    rank = rank_folder(path)
-    home = make_scratch(scratch, rank.parent)
-    try:
-        create(home / rank.name, info)
-        create(path, info)  # last: where scratch is of no use, no run is begun
-    except BaseException:
-        shutil.rmtree(home, ignore_errors=True)
-        raise
-    return home / rank.name
-
-
 class FolderWriter:
     """Writes a run into a folder, as a :class:`~colordim.column.Sink`.
 
@@ -81,9 +66,11 @@ class FolderWriter:
     Parameters
     ----------
     path : path-like
-        A folder that does not exist yet or is empty.
+        A folder that does not exist yet or is empty; with `resume_from`, that of a run.
     info : mapping
         What is written once into ``run.json``: name, created, versions, model, in JSON types.
+    resume_from : Resume, optional
+        Go on in the run that is there; errors are those of :func:`colordim.store.resume.resume`.
     flush_bytes, flush_batches, flush_seconds : int, int, float
         A frame is written when that many bytes of rows or that many batches wait, or when the
         oldest has waited that long.
@@ -106,12 +93,21 @@ class FolderWriter:
     StoreError
         If the folder cannot be created or written, holds other files, or already holds a run; or if `scratch` is no
         folder, or cannot be written.
+
+    Attributes
+    ----------
+    position : Position
+        Where the recording goes on.
+    said : tuple of str
+        What is missing of the run that was resumed.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         info: Mapping[str, Any],
+        resume_from: Resume | None = None,
+        /,
         *,
         flush_bytes: int = 8 * _MB,
         flush_batches: int = 64,
@@ -125,7 +121,13 @@ class FolderWriter:
         scratch: str | os.PathLike[str] | None = None,
     ) -> None:
         self.path = Path(path)
-        self._home = _create(self.path, info, scratch)
+        self._closed = False
+        if resume_from is not None and any(
+            other.path.absolute() == self.path.absolute() and not other._closed for other in _writers
+        ):
+            raise StoreError(f"{self.path} is being recorded by this process: stop that recording first.")
+        self._home, resumed = begin(self.path, info, resume_from, scratch)
+        self.position, self.said = resumed.position, resumed.said
         self._flush_bytes = flush_bytes
         self._flush_batches = flush_batches
         self._flush_seconds = flush_seconds
@@ -139,7 +141,7 @@ class FolderWriter:
         # Shared with the thread, under the lock.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._streams: list[Stream] = []
+        self._streams: list[Stream] = list(self.position.streams)
         self._facts: Mapping[str, Any] | None = None
         self._chunk: Chunk | None = None  # that is being filled
         self._queue: deque[Chunk] = deque()  # of those that make a frame
@@ -151,7 +153,7 @@ class FolderWriter:
         self._reason: str | None = None
         self._hurried = False
         self._done = False
-        self._written = 0
+        self._written = resumed.adopted.batches
         self._dropped = 0
         self._hangs = False
         self._writing = Retry()
@@ -161,10 +163,9 @@ class FolderWriter:
 
         self._wait_left = patience
         self._warned: set[str] = set()
-        self._closed = False
         self._ended = False
         self._open_since: float | None = None  # since when there is a segment that is not sealed
-        self._disk = Disk(self._home, None if max_bytes is None else max_bytes - self._seal_bytes)
+        self._disk = Disk(self._home, resumed.adopted, None if max_bytes is None else max_bytes - self._seal_bytes)
         self._mirror = (
             None
             if scratch is None
