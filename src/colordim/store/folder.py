@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.column import COUNTERS, MOMENTS, NO_MOMENTS, Phase, Stream, Units
+from colordim.errors import ColordimError
 from colordim.store import files
 from colordim.store.base import Block
-from colordim.store.description import read_facts, read_info, read_streams
+from colordim.store.description import read_facts, read_info, read_streams, unreadable
 from colordim.store.levels import Groups, level_names, parse_name, read_level
 from colordim.store.memory import batch_table
 from colordim.store.parquet import Footer, read_columns, read_moments
-from colordim.store.place import Place, place_of
+from colordim.store.place import Place, place_of, reason
 from colordim.store.segments import Summary, read_batches, read_units
 from colordim.store.sparse import Columns, StreamColumns
 from colordim.store.table import batch_arrays, join_batches
@@ -48,6 +49,7 @@ class _Part:
     crc: int  # of a sealed segment's batches
     frames: tuple[Columns, ...] | None  # None if it is sealed
     units: tuple[Units, ...]  # of a tail
+    table: Table | None = None  # of a tail
 
     def has(self, phase: Phase, start: int, stop: int) -> bool:
         """Whether any batch of the phase may lie in ``start <= index < stop``."""
@@ -87,6 +89,8 @@ class FolderReader:
     ------
     NotARunError
         If there is no run; the message names runs below the folder.
+    StoreError
+        If an address cannot be reached, or not with these credentials.
     FormatError
         If the run was written by a newer colordim, or ``run.json`` or ``streams.json`` is damaged.
     """
@@ -105,6 +109,7 @@ class FolderReader:
         self._footers: OrderedDict[str, Footer] = OrderedDict()
         self._problems: dict[object, str] = {}
         self._streams: tuple[Stream, ...] = ()
+        self._facts: Mapping[str, Any] = {}
         self._ended: str | None = None
         self._parts: tuple[_Part, ...] = ()
         self._table: Table | None = None
@@ -120,7 +125,8 @@ class FolderReader:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return read_facts(self._place)
+        self._facts = self._facts or read_facts(self._place)  # they are written once
+        return self._facts
 
     @property
     def ended(self) -> str | None:
@@ -143,9 +149,19 @@ class FolderReader:
         ------
         NotARunError
             If the folder is gone.
+        StoreError
+            If an address cannot be reached, or not with these credentials; the old snapshot is kept.
         FormatError
             If ``streams.json`` is damaged.
         """
+        try:
+            self._refresh()
+        except ColordimError:
+            raise
+        except OSError as error:
+            raise unreadable(self._run, error) from error
+
+    def _refresh(self) -> None:
         with self._lock:
             # The end first, the streams last: what an ended run holds is complete, and whatever
             # stream the columns name was declared before them.
@@ -186,8 +202,7 @@ class FolderReader:
                 table = batch_arrays(join_batches(frame.batches for frame in tail.frames))
                 units = tuple(each for frame in tail.frames for each in frame.units)
                 columns = tuple(frame.columns for frame in tail.frames if frame.columns is not None)
-                self._tables[first] = table
-                yield _Part(first, Summary.of(table, len(units)), 0, columns, units)
+                yield _Part(first, Summary.of(table, len(units)), 0, columns, units, table)
 
     def _compare(self, written: int | None) -> None:
         """Say it if batches are missing that the end of the run counted: a file is gone."""
@@ -260,7 +275,7 @@ class FolderReader:
             except FileNotFoundError:
                 return False
             except OSError as error:
-                self._problems[name] = f"{name}: the batches from {first} on are left out ({_first_line(error)})."
+                self._problems[name] = f"{name}: the batches from {first} on are left out ({reason(error)})."
             else:
                 self._problems.pop(name, None)
         return True
@@ -268,6 +283,8 @@ class FolderReader:
     # Reading.
 
     def _batches_of(self, part: _Part) -> Table | None:
+        if part.table is not None:
+            return part.table
         if part.first not in self._tables:
             name = _batches_name(part.first)
             try:
@@ -411,17 +428,19 @@ class FolderReader:
     def _read_end(self) -> dict[str, Any] | None:
         try:
             end = json.loads(self._place.read(files.END))
-            reason, dropped = str(end["reason"]), int(end["dropped"])
+            ended, dropped = str(end["reason"]), int(end["dropped"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
-            self._problems[files.END] = f"{files.END}: why the run ended is unknown ({_first_line(error)})."
+            if self._run.remote and isinstance(error, OSError):  # a connection that fails ends no run
+                raise
+            self._problems[files.END] = f"{files.END}: why the run ended is unknown ({reason(error)})."
             return {"reason": "unknown"}
         if dropped:
             self._problems[files.END] = (
                 f"{files.END}: {dropped} batches were never written, because the disk failed while the run was recorded."
             )
-        return {"reason": reason, "batches": end.get("batches")}
+        return {"reason": ended, "batches": end.get("batches")}
 
 
 def _batches_name(first: int) -> str:
@@ -466,14 +485,7 @@ def _brought_to(level: int, columns: StreamColumns | None, groups: Groups, bins:
 
 def _left_out(name: str, first: int, last: int | None, error: Exception, what: str = "") -> str:
     span = f"the batches from {first} on" if last is None else f"batches {first} to {last}"
-    return f"{name}: {what}{span} are left out ({_first_line(error)})."
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    text = str(error).strip().splitlines()
-    return text[0].rstrip(".") if text else type(error).__name__
+    return f"{name}: {what}{span} are left out ({reason(error)})."
 
 
 def _join_tables(tables: list[Table]) -> Table:
