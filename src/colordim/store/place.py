@@ -117,10 +117,9 @@ class RemotePlace:
         with _as_os_errors(path):
             try:
                 return bytes(self._system.cat_file(path, start=start))
-            except FileNotFoundError:
-                raise
-            except Exception:  # a range that begins at the end is refused, each store in its own words
-                if self._size(path) > start:
+            except Exception as error:
+                # A range that begins at the end is refused by each store in its own words, of which this is one.
+                if "range" not in str(error).lower() or self._size(path) > start:
                     raise
                 return b""
 
@@ -181,7 +180,8 @@ def _as_os_errors(path: str) -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
     except Exception as error:
         # Without a number, by which reason() would name it: the client says more.
-        raise OSError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise OSError(" ".join(said.split())) from error
 
 
 def reason(error: BaseException) -> str:
