@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,6 +26,7 @@ import colordim
 from colordim.cli import main
 from colordim.column import PHASES, Batch, Stream, Units
 from colordim.errors import ArgumentError, ColordimError, DependencyError, NotARunError, StoreError
+from colordim.store.place import RemoteFile
 from colordim.store.writer import FolderWriter
 
 _names = count()
@@ -274,7 +277,7 @@ def test_an_empty_tail(tmp_path: Path, remote: Remote) -> None:
 
 
 def test_listings_that_fsspec_keeps_hide_nothing(kit: Any, tmp_path: Path, s3: Remote) -> None:
-    """Neither the end of a run, nor a segment in a folder that somebody else has listed before."""
+    """Not the end of a run, nor a segment in a folder that somebody else has listed before."""
     folder = tmp_path / "run"
     writer = FolderWriter(folder, {"name": "a"}, seal_bytes=1)
     steps = kit.training(8, 40)
@@ -286,10 +289,24 @@ def test_listings_that_fsspec_keeps_hide_nothing(kit: Any, tmp_path: Path, s3: R
     for step in steps:
         step.into(writer)
     writer.close("stopped")
-    fsspec.filesystem("s3").find(s3.path())  # which the run reads through, too
+    for name in ("rank=0", "rank=0/batches", "rank=0/columns/level=0", "rank=0/moments/level=0"):
+        fsspec.filesystem("s3").ls(s3.path(name))  # through which the run is read, too
     s3.sync(folder)
     assert_same(run.refresh(), colordim.open(folder))
     assert run.ended == "stopped"
+
+
+def test_a_remote_file_is_read_as_any_other() -> None:
+    data = bytes(range(100))
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/file", data)
+    files: list[Any] = [RemoteFile(system, "/file", len(data)), io.BytesIO(data)]
+    got, expected = (
+        [file.read(10), file.read(10), file.seek(-7, 2), file.tell(), file.read(), file.read(3), file.seek(90), file.read(20),
+         file.seek(-5, 1), file.read(1), file.seek(200), file.read(1)]
+        for file in files
+    )  # fmt: skip
+    assert got == expected
 
 
 # Damage.
@@ -398,12 +415,11 @@ def test_the_number_of_requests(large: tuple[Path, Remote], server: Server) -> N
     first = server.asked(lambda: runs[0].counts(3))
     batches = server.asked(lambda: runs[0].batches)
     overview = server.asked(lambda: runs[0].overview(3, 40))
-    assert len(opened) <= 14  # of these, three listings, and one for each level
+    assert len(opened) <= 13  # of these, four listings, and one for each level
     assert sum(each.bytes for each in opened) < 30_000
-    # Of each file the size, the footer and what is wanted.
-    assert len(first) <= 3 * 3
+    assert len(first) <= 3 * 3  # of each file the size, where no listing says it, the footer and what is wanted
     assert len(batches) == 0  # they came with the first columns
-    assert len(overview) <= 2 * 3
+    assert len(overview) <= 3 + 2
 
 
 def test_readers_in_several_threads(large: tuple[Path, Remote]) -> None:
@@ -489,6 +505,34 @@ def test_a_server_that_is_lost(kit: Any, tmp_path: Path, s3: Remote, server: Ser
     run.refresh()
     kit.same(run._reader, memory)
     assert run.problems == ()
+
+
+def test_a_refresh_that_fails_half_way_keeps_the_old_snapshot(
+    kit: Any, tmp_path: Path, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    writer = FolderWriter(folder, {"name": "a"})
+    steps = kit.training(8, 60)
+    for step in (next(steps) for _ in range(30)):
+        step.into(writer)
+    writer.flush()
+    shutil.copytree(folder, tmp_path / "before")
+    remote.sync(folder)
+    run = colordim.open(remote.url)
+    for step in steps:
+        step.into(writer)
+    writer.close("stopped")  # what was a tail is sealed, with more batches
+    remote.sync(folder)
+
+    def fail(*_: object) -> None:
+        raise OSError("Connection reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("colordim.store.folder.read_streams", fail)
+        with pytest.raises(StoreError, match="Connection reset"):
+            run.refresh()
+    assert_same(run, colordim.open(tmp_path / "before"))
+    assert_same(run.refresh(), colordim.open(folder))
 
 
 def test_a_server_that_does_not_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ class RemotePlace:
         yield RemoteFile(self._system, path, size)
 
     def _size(self, path: str) -> int:
-        self._system.invalidate_cache()  # a listing that is kept may not have it, or another size
+        # From the listing, where there is one: names() has made it anew.
         return int(self._system.size(path))
 
 
