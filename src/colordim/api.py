@@ -507,12 +507,24 @@ def observe(name: str, tensor: T) -> T:
 def open(path: str | os.PathLike[str]) -> Run:
     """Open a recorded run for reading, also while it is being written. Needs no torch.
 
+    Parameters
+    ----------
+    path : path-like or str
+        Folder of the run, or its address: ``s3://bucket/run``, ``gs://``, ``az://``, or any other that fsspec
+        reads. Credentials and endpoints are those of fsspec and of the clouds' own tools (docs/remote.md).
+
     Raises
     ------
     NotARunError
         If there is no run at `path`.
     FormatError
         If it was written by a newer colordim, or its description is damaged.
+    StoreError
+        If an address cannot be reached, or not with the credentials that are there.
+    DependencyError
+        If the package for an address is not installed.
+    ArgumentError
+        If it is an address of a kind that fsspec does not know.
     """
     return Run(RunReader(path))
 

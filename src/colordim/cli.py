@@ -222,7 +222,7 @@ def _check_run(run: Path, repair: bool) -> int:
 
 @app.command("ls")
 def list_runs(
-    folder: Annotated[Path, typer.Argument(help="A folder with runs in it, however deep.")] = Path(),
+    name: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder with runs in it, however deep.")] = ".",
     query: Annotated[
         str | None,
         typer.Option(help="SQL over all of them: views batches, moments, columns, units, streams (docs/queries.md)."),
@@ -235,8 +235,12 @@ def list_runs(
 
     import colordim
     from colordim.store.description import find_runs
+    from colordim.store.place import is_url
 
     console = _console()
+    if is_url(name):
+        raise UsageError(f"ls lists folders of this machine: colordim show takes an address, that of a run in {name}.")
+    folder = Path(name)
     if not folder.exists():
         raise UsageError(f"there is no folder {folder}: name one that holds runs.")
     if csv and query is None:
@@ -337,7 +341,7 @@ def _bytes(size: float) -> str:
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    run: Annotated[str, typer.Argument(help="Folder of a run, or its address, such as s3://bucket/run.")],
     layer: Annotated[list[str] | None, typer.Option(help="Layer name or pattern, such as 'conv*'; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write: .png, .svg or .pdf.")] = None,
     chart: Annotated[Charts, typer.Option(help="Which chart.")] = Charts.colorful,
@@ -394,7 +398,7 @@ def show(
     _only({**options, **given}, (*takes, *(("layer",) if "layers" in takes else ())), f"--chart {chart.value}")
     if layer:
         options["layers" if "layers" in takes else "layer"] = layer
-    name = out or Path(f"{_file_name(opened.name or run.resolve().name)}-{chart.value}.png")
+    name = out or Path(f"{_file_name(opened.name or Path(run).resolve().name)}-{chart.value}.png")
     if name.suffix.lower() not in FORMATS:
         raise UsageError(f"{name.name} ends in none of {', '.join(FORMATS)}: name the file --out picture.png.")
     with console.status("Drawing"):

@@ -42,11 +42,11 @@ class RecordingError(ColordimError, RuntimeError):
 
 
 class StoreError(ColordimError, OSError):
-    """A run folder that cannot be created or written."""
+    """A run folder that cannot be created or written, or a run in an object store that cannot be reached."""
 
 
 class NotARunError(ColordimError, FileNotFoundError):
-    """A path that holds no colordim run."""
+    """A path or address that holds no colordim run."""
 
 
 class FormatError(ColordimError, ValueError):

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from colordim.column import Stream
-from colordim.errors import AxisError, FormatError, NotARunError
+from colordim.errors import AxisError, FormatError, NotARunError, StoreError
 from colordim.store import files
-from colordim.store.place import LocalPlace, Place
+from colordim.store.place import LocalPlace, Place, reason
 
-__all__ = ["find_runs", "parse", "read_facts", "read_info", "read_streams"]
+__all__ = ["find_runs", "parse", "read_facts", "read_info", "read_streams", "unreadable"]
 
 #: Folders that are searched for runs to be named in an error.
 _SEARCHED = 2000
@@ -27,6 +27,8 @@ def read_info(run: Place) -> dict[str, Any]:
     ------
     NotARunError
         If there is no run; the message names runs below the folder.
+    StoreError
+        If an address cannot be reached, or not with these credentials.
     FormatError
         If it was written by a newer colordim, or is damaged.
     """
@@ -37,9 +39,7 @@ def read_info(run: Place) -> dict[str, Any]:
     except NotADirectoryError:
         raise NotARunError(f"{run} is a file: give the folder of a run, which holds a {files.RUN}.") from None
     except OSError as error:
-        raise NotARunError(
-            f"the run {run} cannot be read ({error.strerror or error}): check its permissions."
-        ) from error
+        raise unreadable(run, error) from error
     info = parse(f"{run}/{files.RUN}", text)
     schema = info.get("schema")
     if not isinstance(schema, int) or schema < 1:
@@ -52,9 +52,25 @@ def read_info(run: Place) -> dict[str, Any]:
     return info
 
 
+def unreadable(run: Place, error: OSError) -> NotARunError | StoreError:
+    """Return what is raised if a run may be there, and cannot be read."""
+    if run.remote:
+        return StoreError(
+            f"the run {run} cannot be read ({reason(error)}): check the address, the credentials and the connection."
+        )
+    return NotARunError(f"the run {run} cannot be read ({reason(error)}): check its permissions.")
+
+
 def _no_run(run: Place) -> str:
     if not isinstance(run, LocalPlace):
-        return f"{run} is not a run, as it holds no {files.RUN}: check the address."
+        try:
+            there = sorted(filter(None, run.names()))
+        except OSError:  # some may read and not list
+            there = []
+        if there:
+            held = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
+            return f"{run} is not a run, as it holds no {files.RUN}, but {held}: check the address."
+        return f"there is nothing at {run}: check the address."
     path = run.path
     if not path.exists():
         return f"there is no folder {path}: check the path."
@@ -85,9 +101,7 @@ def read_streams(run: Place, rank: str) -> tuple[Stream, ...]:
             raise NotARunError(f"the run {run} is gone: it was deleted or moved.") from None
         raise FormatError(f"the run {run} is damaged: {path} is missing; restore it from a copy.") from None
     except OSError as error:
-        raise NotARunError(
-            f"the run {run} cannot be read ({error.strerror or error}): check its permissions."
-        ) from error
+        raise unreadable(run, error) from error
     try:
         streams = tuple(Stream.from_dict(described) for described in parse(path, text)["streams"])
     except (LookupError, TypeError, ValueError) as error:

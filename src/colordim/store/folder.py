@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.column import COUNTERS, MOMENTS, NO_MOMENTS, Phase, Stream, Units
+from colordim.errors import ColordimError
 from colordim.store import files
 from colordim.store.base import Block
 from colordim.store.budget import read_dropped
-from colordim.store.description import read_facts, read_info, read_streams
+from colordim.store.description import read_facts, read_info, read_streams, unreadable
 from colordim.store.levels import Groups, level_names, levels_in, parse_name, read_level
 from colordim.store.memory import batch_table
 from colordim.store.parquet import Footer, read_columns, read_moments
-from colordim.store.place import Place, place_of
+from colordim.store.place import Place, place_of, reason
 from colordim.store.segments import Summary, batches_in, read_batches, read_units, sources_of
 from colordim.store.sparse import Columns, StreamColumns
 from colordim.store.table import batch_arrays, join_batches
@@ -50,6 +51,7 @@ class _Part:
     sources: Sequence[tuple[int, int, int]] = ()  # of a sealed part
     frames: tuple[Columns, ...] | None = None  # None if it is sealed
     units: tuple[Units, ...] = ()  # of a tail
+    table: Table | None = None  # of a tail
 
     def segments(self) -> Iterator[_Part]:
         """Yield a part for each segment, as far as it is known apart."""
@@ -98,6 +100,8 @@ class FolderReader:
     ------
     NotARunError
         If there is no run; the message names runs below the folder.
+    StoreError
+        If an address cannot be reached, or not with these credentials.
     FormatError
         If the run was written by a newer colordim, or ``run.json`` or ``streams.json`` is damaged.
     """
@@ -119,6 +123,7 @@ class FolderReader:
         self._streams: tuple[Stream, ...] = ()
         self._resumed = 0
         self._missing: tuple[str, ...] = ()
+        self._facts: Mapping[str, Any] = {}
         self._ended: str | None = None
         self._parts: tuple[_Part, ...] = ()
         self._table: Table | None = None
@@ -134,7 +139,8 @@ class FolderReader:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return read_facts(self._place)
+        self._facts = self._facts or read_facts(self._place)  # they are written once
+        return self._facts
 
     @property
     def ended(self) -> str | None:
@@ -157,9 +163,19 @@ class FolderReader:
         ------
         NotARunError
             If the folder is gone.
+        StoreError
+            If an address cannot be reached, or not with these credentials; the old snapshot is kept.
         FormatError
             If ``streams.json`` is damaged.
         """
+        try:
+            self._refresh()
+        except ColordimError:
+            raise
+        except OSError as error:
+            raise unreadable(self._run, error) from error
+
+    def _refresh(self) -> None:
         with self._lock:
             self._look_for_resume()
             # The end first, the streams last: what an ended run holds is complete, and whatever
@@ -212,8 +228,7 @@ class FolderReader:
                 table = batch_arrays(join_batches(frame.batches for frame in tail.frames))
                 units = tuple(each for frame in tail.frames for each in frame.units)
                 columns = tuple(frame.columns for frame in tail.frames if frame.columns is not None)
-                self._tables[tail.name] = table
-                yield _Part(tail.name, first, Summary.of(table, len(units)), frames=columns, units=units)
+                yield _Part(tail.name, first, Summary.of(table, len(units)), frames=columns, units=units, table=table)
 
     def _look_for_resume(self) -> None:
         """Forget what was read before the run was resumed, as its end may have been cut off."""
@@ -298,7 +313,7 @@ class FolderReader:
         except FileNotFoundError:
             self._dropped = {}
         except (OSError, ValueError, AttributeError) as error:
-            self._problems[files.DROPPED] = f"{files.DROPPED}: what was dropped is unknown ({_first_line(error)})."
+            self._problems[files.DROPPED] = f"{files.DROPPED}: what was dropped is unknown ({reason(error)})."
         self._levels = {}
         for level in levels_in(self._place):
             for name in self._place.names(files.moments_folder(level)):
@@ -320,13 +335,15 @@ class FolderReader:
             except FileNotFoundError:
                 raise
             except OSError as error:
-                self._problems[name] = f"{name}: the batches from {first} on are left out ({_first_line(error)})."
+                self._problems[name] = f"{name}: the batches from {first} on are left out ({reason(error)})."
             else:
                 self._problems.pop(name, None)
 
     # Reading.
 
     def _batches_of(self, part: _Part) -> Table | None:
+        if part.table is not None:
+            return part.table
         if part.key not in self._tables:
             name = f"{files.BATCHES}/{part.key}"
             try:
@@ -474,17 +491,19 @@ class FolderReader:
     def _read_end(self) -> dict[str, Any] | None:
         try:
             end = json.loads(self._place.read(files.END))
-            reason, dropped = str(end["reason"]), int(end["dropped"])
+            ended, dropped = str(end["reason"]), int(end["dropped"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
-            self._problems[files.END] = f"{files.END}: why the run ended is unknown ({_first_line(error)})."
+            if self._run.remote and isinstance(error, OSError):  # a connection that fails ends no run
+                raise
+            self._problems[files.END] = f"{files.END}: why the run ended is unknown ({reason(error)})."
             return {"reason": "unknown"}
         if dropped:
             self._problems[files.END] = (
                 f"{files.END}: {dropped} batches were never written, because the disk failed while the run was recorded."
             )
-        return {"reason": reason, "batches": end.get("batches")}
+        return {"reason": ended, "batches": end.get("batches")}
 
 
 def _check_buckets(found: StreamColumns | None, stream: Stream) -> None:
@@ -511,14 +530,7 @@ def _brought_to(level: int, columns: StreamColumns | None, groups: Groups, bins:
 
 def _left_out(name: str, first: int, last: int | None, error: Exception, what: str = "") -> str:
     span = f"the batches from {first} on" if last is None else f"batches {first} to {last}"
-    return f"{name}: {what}{span} are left out ({_first_line(error)})."
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    text = str(error).strip().splitlines()
-    return text[0].rstrip(".") if text else type(error).__name__
+    return f"{name}: {what}{span} are left out ({reason(error)})."
 
 
 def _join_tables(tables: list[Table]) -> Table:

@@ -182,6 +182,7 @@ class Footer:
         self._name = name
         with place.opened(name) as file:
             self._metadata = pq.read_metadata(file)
+            self._size: int | None = getattr(file, "size", None)  # that of a remote file is asked for once
         crc, _, text = self._metadata.metadata[_KEY].partition(b" ")
         if int(crc, 16) != zlib.crc32(text):
             raise ValueError("the checksum of its footer does not match")
@@ -198,8 +199,13 @@ class Footer:
     def read(self, group: int, columns: Sequence[str] | None) -> pa.Table:
         """Return a row group."""
         with (
-            self._place.opened(self._name) as opened,
-            pq.ParquetFile(opened, metadata=self._metadata, page_checksum_verification=True) as file,
+            self._place.opened(self._name, self._size) as opened,
+            pq.ParquetFile(
+                opened,
+                metadata=self._metadata,
+                page_checksum_verification=True,
+                pre_buffer=self._place.remote,  # what lies side by side is read at once
+            ) as file,
         ):
             return file.read_row_group(group, columns=columns, use_threads=False)
 

@@ -44,7 +44,7 @@ class RunReader:
 
     Raises
     ------
-    NotARunError, FormatError
+    NotARunError, StoreError, FormatError
         As :class:`~colordim.store.folder.FolderReader` does, if no rank can be read.
     """
 
