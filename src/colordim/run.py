@@ -15,7 +15,7 @@ import numpy.typing as npt
 from colordim.column import COUNTERS, MOMENTS, OF_PARAMETERS, PHASES, Kind, Phase, Stream, Units
 from colordim.errors import ArgumentError, StreamError, warn
 from colordim.store.base import Block, Reader
-from colordim.store.pyramid import FACTOR, coarsest_level, merge
+from colordim.store.pyramid import FACTOR, coarsest_level
 
 __all__ = ["Run", "StreamKey", "UnitWindows"]
 
@@ -266,7 +266,7 @@ class Run:
             width = FACTOR**level
             first -= first % width
             last = last if last >= single else -(-last // width) * width
-        block = merge(self._reader.blocks(found, phase, first, last, level), level, found.axis.bins)
+        block = self._reader.columns(found, phase, first, last, level)
         self._tell_problems()
         return block
 

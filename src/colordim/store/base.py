@@ -132,5 +132,8 @@ class Reader(Protocol):
         together: :func:`colordim.store.pyramid.merge` adds them up.
         """
 
+    def columns(self, stream: Stream, phase: Phase, start: int, stop: int, level: int) -> Block:
+        """Return all that :meth:`blocks` would yield in one piece, with what belongs together added up."""
+
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
         """Return what is known of the activity of a layer's units, in no particular order; windows may overlap."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from colordim.column import COUNTERS, MOMENTS, NO_MOMENTS, Phase, Stream, Units
+from colordim.column import Phase, Stream, Units
 from colordim.errors import ColordimError
 from colordim.store import files
 from colordim.store.base import Block
@@ -22,6 +22,7 @@ from colordim.store.description import read_facts, read_info, read_streams, unre
 from colordim.store.levels import Groups, level_names, levels_in, parse_name, read_level
 from colordim.store.memory import batch_table
 from colordim.store.parquet import Footer, read_columns, read_moments
+from colordim.store.pieces import Piece, gather
 from colordim.store.place import Place, place_of, reason
 from colordim.store.segments import Summary, batches_in, read_batches, read_units, sources_of
 from colordim.store.sparse import Columns, StreamColumns
@@ -216,6 +217,13 @@ class FolderReader:
         return [each for each in known if each.stream == stream.id and each.phase == phase]
 
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
+        for piece in self._pieces(stream, phase, start, stop, level):
+            yield gather([piece], level, stream.axis.bins)
+
+    def columns(self, stream: Stream, phase: Phase, start: int, stop: int, level: int) -> Block:
+        return gather(self._pieces(stream, phase, start, stop, level), level, stream.axis.bins)
+
+    def _pieces(self, stream: Stream, phase: Phase, start: int, stop: int, level: int) -> Iterator[Piece]:
         segments = [segment for part in self._parts for segment in part.segments()]
         return self._over(segments, stream, phase, start, stop, level, level)
 
@@ -356,7 +364,7 @@ class FolderReader:
 
     def _over(
         self, parts: Sequence[_Part], stream: Stream, phase: Phase, start: int, stop: int, level: int, wanted: int
-    ) -> Iterator[Block]:
+    ) -> Iterator[Piece]:
         """Yield the columns of adjacent parts at the level `wanted`, read from files of up to `level`."""
         at = 0
         while at < len(parts):
@@ -387,8 +395,8 @@ class FolderReader:
 
     def _of_level(
         self, file: _Level, parts: Sequence[_Part], stream: Stream, phase: Phase, start: int, stop: int, wanted: int
-    ) -> Iterator[Block]:
-        def below(first: int, last: int) -> Iterator[Block]:
+    ) -> Iterator[Piece]:
+        def below(first: int, last: int) -> Iterator[Piece]:
             return self._over(parts, stream, phase, max(start, first), min(stop, last + 1), file.level - 1, wanted)
 
         try:
@@ -409,13 +417,13 @@ class FolderReader:
         if touched[0] < inside[0]:
             yield from below(int(groups.first[touched[0]]), int(groups.last[inside[0] - 1]))
         whole = slice(int(inside[0]), int(inside[-1]) + 1)
-        yield _brought_to(wanted, found and found.chosen(whole), groups.chosen(whole), stream.axis.bins)
+        yield Piece(groups.chosen(whole), found and found.chosen(whole)).at_level(wanted)
         if inside[-1] < touched[-1]:
             yield from below(int(groups.first[inside[-1] + 1]), int(groups.last[touched[-1]]))
 
     def _of_part(
         self, part: _Part, stream: Stream, phase: Phase, start: int, stop: int, wanted: int
-    ) -> Iterator[Block]:
+    ) -> Iterator[Piece]:
         if part.frames is None and part.summary.last <= self._dropped.get(0, -1):
             return
         table = self._batches_of(part)
@@ -436,7 +444,7 @@ class FolderReader:
             groups = Groups.of_index(index[piece])
             # A slice is not copied.
             which = slice(piece[0], piece[-1] + 1) if piece[-1] - piece[0] + 1 == len(piece) else piece
-            yield _brought_to(wanted, found and found.chosen(which), groups, stream.axis.bins)
+            yield Piece(groups, found and found.chosen(which)).at_level(wanted)
 
     def _of_sealed(self, part: _Part, stream: Stream, numbers: IntArray) -> tuple[bool, StreamColumns | None]:
         """Return whether the columns of a stream can be read, and the columns, None if it never fired."""
@@ -509,23 +517,6 @@ class FolderReader:
 def _check_buckets(found: StreamColumns | None, stream: Stream) -> None:
     if found is not None and len(found.bucket) and not 0 <= found.bucket.min() <= found.bucket.max() < stream.axis.bins:
         raise ValueError(f"it has buckets that {stream.axis} has not")
-
-
-def _brought_to(level: int, columns: StreamColumns | None, groups: Groups, bins: int) -> Block:
-    """Return columns at a level that is not finer than theirs, with their empty buckets."""
-    if level:
-        groups, starts = groups.at_level(level)
-        columns = columns and columns.added(starts)
-    if columns is None:
-        none = np.tile(np.array(NO_MOMENTS), (len(groups), 1))
-        columns = StreamColumns(
-            np.zeros(0, np.int64),
-            np.zeros((0, len(groups)), np.int64),
-            np.zeros(len(groups), np.bool_),
-            np.zeros((len(groups), len(COUNTERS)), np.int64),
-            none.reshape(len(groups), len(MOMENTS)),
-        )
-    return columns.block(groups.first, groups.last, groups.number, bins)
 
 
 def _left_out(name: str, first: int, last: int | None, error: Exception, what: str = "") -> str:

@@ -118,6 +118,9 @@ class MemoryStore:
                 block.moments[column] = row[1][: len(MOMENTS)]
         yield merge([block], level, bins)
 
+    def columns(self, stream: Stream, phase: Phase, start: int, stop: int, level: int) -> Block:
+        return merge(self.blocks(stream, phase, start, stop, level), level, stream.axis.bins)
+
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
         return [units for units in self._units if units.stream == stream.id and units.phase == phase]
 

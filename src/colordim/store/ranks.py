@@ -113,6 +113,9 @@ class RunReader:
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
         return self._ranks.blocks(stream, phase, start, stop, level)
 
+    def columns(self, stream: Stream, phase: Phase, start: int, stop: int, level: int) -> Block:
+        return self._ranks.columns(stream, phase, start, stop, level)
+
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
         return self._ranks.units(stream, phase)
 
@@ -261,6 +264,9 @@ class AddedRanks:
                     span = max(start, low * width), min(stop, (low + _BLOCK) * width)
                     yield from self._sums(stream, phase, piece, span, level)
 
+    def columns(self, stream: Stream, phase: Phase, start: int, stop: int, level: int) -> Block:
+        return merge(self.blocks(stream, phase, start, stop, level), level, stream.axis.bins)
+
     def _sums(self, stream: Stream, phase: Phase, rows: IntArray, span: tuple[int, int], level: int) -> Iterator[Block]:
         """Yield columns of a level: the ranks' own, where they hold the same batches, else summed up from level 0."""
         joined, add = self._joined, stream.reduction == "sum"
@@ -269,7 +275,7 @@ class AddedRanks:
         block = replace(Block.unfired(index[starts], stream.axis.bins), last=index[starts + number - 1], number=number)
         fits, parts = np.ones(len(keys), np.bool_), []
         for rank, theirs in self._sources[stream.id] if add else self._sources[stream.id][:1]:
-            part = merge(self._readers[rank].blocks(theirs, phase, *span, level), level, stream.axis.bins)
+            part = self._readers[rank].columns(theirs, phase, *span, level)
             holds = joined.holds[rank][rows]
             mine = np.logical_and.reduceat(holds, starts)
             none = ~np.logical_or.reduceat(holds, starts) if add else False
