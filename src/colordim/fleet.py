@@ -19,6 +19,7 @@ from colordim.errors import ArgumentError, ColordimError, DependencyError, Forma
 from colordim.store import files
 from colordim.store.description import find_runs, read_info
 from colordim.store.place import LocalPlace
+from colordim.store.segments import batches_in
 from colordim.store.table import UNITS
 
 __all__ = ["VIEWS", "Answer", "query"]
@@ -126,7 +127,7 @@ class _Found:
 def _find(folder: Path) -> _Found:
     found = _Found()
     runs = find_runs(folder)
-    unsealed = 0
+    unsealed = dropped = 0
     for path in runs:
         name = path.relative_to(folder).as_posix() if path != folder else folder.resolve().name
         try:
@@ -142,10 +143,15 @@ def _find(folder: Path) -> _Found:
         found.streams += streams
         unsealed += any(any(each.glob("tail-*")) for _, each in ranks)
         for rank, each in sorted(ranks):
-            for batches in sorted((each / files.BATCHES).glob("[0-9]*.parquet")):  # they make a segment count
+            dropped += (each / files.DROPPED).exists()
+            end = -1
+            for first, last, batches in batches_in(LocalPlace(each).names(files.BATCHES)):  # they make a segment count
+                if first <= end:  # the file before was made of it
+                    continue
+                end = last
                 for view, below in VIEWS.items():
-                    if (file := each / below / batches.name).exists():
-                        found.parts[view].append(_Part(file, name, rank, int(batches.stem)))
+                    if (file := each / below / batches).exists():
+                        found.parts[view].append(_Part(file, name, rank, first))
     if not found.parts["batches"]:
         raise NotARunError(
             f"none of the {len(runs)} runs in {folder} has a sealed segment: a recording seals when it ends, or after 64 MB."
@@ -153,6 +159,11 @@ def _find(folder: Path) -> _Found:
     if unsealed:
         found.notes.append(
             f"{unsealed} of {len(runs)} runs are live or were cut off: what they have not sealed yet is not in the answer."
+        )
+    if dropped:
+        found.notes.append(
+            f"{dropped} of {len(runs)} runs have dropped their oldest columns, to keep within max_bytes: their views columns and "
+            "moments begin later."
         )
     return found
 

@@ -3,8 +3,8 @@
 The part of a rank on scratch has the layout of the one in the run folder, which never holds a tail while the run goes on.
 Files are copied in an order in which readers of the run folder see what they would see where it is written: streams
 before the segments that name them, of a segment the batches last, levels behind the segments of which they are sums,
-the end last. What is removed there is only what others stand for: finer levels, and what was dropped to keep within
-``max_bytes``.
+the end last. Of what was copied, levels are removed there once coarser ones have taken their place, and the oldest
+columns to keep within ``max_bytes``; scratch keeps everything until the end.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from pathlib import Path
 
 from colordim.errors import StoreError
 from colordim.store import files
-from colordim.store.levels import parse_name
-from colordim.store.place import LocalPlace
+from colordim.store.budget import trim
 from colordim.store.retry import Retry
-from colordim.store.spans import dropped_until
 from colordim.termination import interrupted
 
 __all__ = ["Mirror", "make_scratch"]
@@ -69,12 +67,17 @@ class Mirror:
         The folder that :func:`make_scratch` made; it is removed when everything has been copied at the end.
     source, target : Path
         Folder of the rank on scratch, and in the run folder.
+    max_bytes : int or None
+        Bytes that `target` may take.
     failed : callable
         Is told of each error; the next try follows by itself, after longer and longer pauses.
     """
 
-    def __init__(self, home: Path, source: Path, target: Path, failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, home: Path, source: Path, target: Path, max_bytes: int | None, failed: Callable[[Exception], None]
+    ) -> None:
         self._home, self._source, self._target, self._failed = home, source, target, failed
+        self._max_bytes = max_bytes
         self._copied: dict[str, Signature] = {}
         self._seen: dict[Path, int] = {}
         self._changed = threading.Condition()
@@ -180,18 +183,11 @@ class Mirror:
         for name in sorted(found, key=_place):
             if self._copied.get(name) != found[name] and self._copy(name):
                 self._copied[name] = found[name]
-        for name in [name for name in self._copied if name not in found and self._may_go(name, found)]:
+        for name in [name for name in self._copied if name not in found and _level(name) > 0]:
             (self._target / name).unlink(missing_ok=True)
             del self._copied[name]
-
-    def _may_go(self, name: str, found: Container[str]) -> bool:
-        """Whether a file may be gone from scratch because others stand for it, and not by an accident."""
-        path = Path(name)
-        if "level=" in name:
-            return _level(name) > 0 or int(path.stem) <= dropped_until(LocalPlace(self._target))
-        ends = [ends for each in (self._target / path.parent).glob("*-*.parquet") if (ends := parse_name(each.name))]
-        first = (parse_name(path.name) or (int(path.stem), 0))[0] if path.suffix == ".parquet" else -1
-        return any(low <= first <= high for low, high in ends)
+        if self._max_bytes is not None:
+            trim(self._target, self._max_bytes)
 
     def _list(self, final: bool) -> dict[str, Signature]:
         """Return the files to be there, each with what changes when it is replaced.

@@ -26,6 +26,7 @@ from colordim.store.disk import Adopted, describe_rank, lay_out, read_json, to_j
 from colordim.store.folder import FolderReader
 from colordim.store.place import LocalPlace
 from colordim.store.segments import Segment
+from colordim.store.spans import dropped_until
 from colordim.store.tail import TailReader, TailWriter
 
 __all__ = ["Resume", "Resumed", "declared", "resume"]
@@ -158,6 +159,11 @@ def _resume(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resumed
     position = _position(table, kept, wanted, exact, ended=end is not None and end.get("reason") == "stopped")
     position = replace(position, streams=reader.streams)
     stop = position.batch if stop is None else stop
+    if stop <= dropped_until(LocalPlace(rank)):
+        raise StoreError(
+            f"{rank.parent} keeps only sums of the batches around {stop}, as max_bytes was reached, and sums cannot be cut: "
+            "record into another folder."
+        )
 
     about = {"train": position.index["train"], "valid": position.index["valid"], "batch": position.batch}
     aside = keep_aside(reader, rank, stop, wanted.attempt, {**about, "first": stop})

@@ -165,11 +165,12 @@ class FolderWriter:
         self._warned: set[str] = set()
         self._ended = False
         self._open_since: float | None = None  # since when there is a segment that is not sealed
-        self._disk = Disk(self._home, resumed.adopted, None if max_bytes is None else max_bytes - self._seal_bytes)
+        limit = None if max_bytes is None else max_bytes - self._seal_bytes
+        self._disk = Disk(self._home, resumed.adopted, limit if scratch is None else None)
         self._mirror = (
             None
             if scratch is None
-            else Mirror(self._home.parent, self._home, rank_folder(self.path), self._copy_failed)
+            else Mirror(self._home.parent, self._home, rank_folder(self.path), limit, self._copy_failed)
         )
         _writers.add(self)
         atexit.register(self._at_exit)
