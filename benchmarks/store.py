@@ -68,6 +68,7 @@ class Costs:
     columns: int
     batches: int
     nbytes: int
+    levels: int
     append: float
     tail: float
     sealing: float
@@ -158,11 +159,14 @@ def write(columns: Columns, batches: int, pause: Callable[[], object]) -> Costs:
             longest = max(longest, time.perf_counter() - wall)
             own += time.thread_time() - began
         writer.close("stopped")
-        nbytes = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
+        sizes = {file: file.stat().st_size for file in Path(folder).rglob("*.parquet")}
+        levels = sum(size for file, size in sizes.items() if "-" in file.name)
+        nbytes = sum(sizes.values()) - levels
     return Costs(
         len(columns.streams) * batches,
         batches,
         nbytes,
+        levels,
         own,
         spent["append"],
         spent["seal"],
@@ -211,7 +215,7 @@ def main() -> None:
     pause = functools.partial(lambda: step(x).sum().backward())
     console = Console()
     load()
-    table = Table(title="What writing costs: real columns, level 0, moments included")
+    table = Table(title="What writing costs: real columns, moments included")
     table.add_column("")
     cells: dict[str, list[str]] = {}
     for name, (make, seconds, batches) in NETWORKS.items():
@@ -228,12 +232,13 @@ def main() -> None:
         for row, cell in {
             "streams; bins": f"{len(columns.streams)}; {columns.streams[0].width - len(COUNTERS):,}",
             "batches written (recorded)": f"{costs.batches:,} ({len(columns.rows):,})",
-            "bytes a column": f"[bold]{costs.nbytes / costs.columns:,.0f}[/bold]",
+            "bytes a column, level 0": f"[bold]{costs.nbytes / costs.columns:,.0f}[/bold]",
             "  raw, 64 bits a number": f"{raw:,.0f}",
             "  event file of TensorBoard": board,
+            "  levels beside it": f"{costs.levels / costs.columns:,.0f}",
             "us a column: append, calling thread": f"{1e6 * costs.append / costs.columns:.1f}",
             "us a column: tail": f"{1e6 * costs.tail / costs.columns:.1f}",
-            "us a column: sealing": f"{1e6 * costs.sealing / costs.columns:.1f}",
+            "us a column: sealing and levels": f"{1e6 * costs.sealing / costs.columns:.1f}",
             "us a batch: append, calling thread": f"{1e6 * costs.append / costs.batches:,.0f}",
             "us a batch: writing thread": f"[bold]{1e6 * costs.thread / costs.batches:,.0f}[/bold]",
             "longest append, ms": f"{1e3 * costs.stall:.1f}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from colordim.cli import main
 from colordim.column import PHASES, Batch
+from colordim.errors import StoreError
 from colordim.run import Run
 from colordim.store import check
 from colordim.store.folder import FolderReader
@@ -125,6 +128,22 @@ def test_what_a_killed_writer_left_is_removed(run: Path, sealed: tuple[Path, Mem
     assert len(list(check.repair(run))) == 2
     assert list(check.examine(run)) == []
     kit.same(FolderReader(run), sealed[1])
+
+
+def test_a_run_that_is_being_written_is_not_mended(kit: Any, tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom colordim.store.writer import FolderWriter\n"
+        "writer = FolderWriter(sys.argv[1], {})\nprint('begun', flush=True)\nsys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(StoreError, match=f"is being recorded by process {process.pid}"):
+            list(check.repair(tmp_path / "run"))
+        process.kill()
+    assert list(check.repair(tmp_path / "run")) == []
 
 
 def test_columns_that_do_not_add_up_are_found(kit: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from colordim.store.levels import Groups, level_names, levels_in, parse_name, re
 from colordim.store.parquet import Footer
 from colordim.store.place import LocalPlace
 from colordim.store.pyramid import FACTOR
+from colordim.store.resume import check_writer
 from colordim.store.segments import batches_in
 from colordim.store.spans import Spans, dropped_until, sealed_segments
 
@@ -79,9 +80,14 @@ def repair(run: Path) -> Iterator[str]:
     ------
     NotARunError, FormatError
         If there is no run, or its description is damaged.
+    StoreError
+        If a process of this machine is writing it.
     OSError
         If the folder cannot be written.
     """
+    read_info(LocalPlace(run))
+    for rank in _ranks(run):
+        check_writer(rank)
     for finding in list(examine(run)):
         if finding.mendable and finding.path.is_file():
             finding.path.unlink()

@@ -29,7 +29,7 @@ from colordim.store.segments import Segment
 from colordim.store.spans import dropped_until
 from colordim.store.tail import TailReader, TailWriter
 
-__all__ = ["Resume", "Resumed", "declared", "resume"]
+__all__ = ["Resume", "Resumed", "check_writer", "declared", "resume"]
 
 Table = Mapping[str, npt.NDArray[Any]]
 
@@ -127,7 +127,7 @@ def resume(path: Path, info: Mapping[str, Any], wanted: Resume) -> Resumed:
     read_info(LocalPlace(rank.parent))
     described = describe_rank(rank, info)
     _check_world(rank, described)
-    _check_writer(rank)
+    check_writer(rank)
     try:
         return _resume(rank, described, wanted)
     except ColordimError:
@@ -315,7 +315,7 @@ def _check_world(rank: Path, described: Mapping[str, Any]) -> None:
             )
 
 
-def _check_writer(rank: Path) -> None:
+def check_writer(rank: Path) -> None:
     """Refuse a run that another process of this machine is writing; of other machines nothing is known."""
     if (rank / files.END).exists() or not (rank / files.RANK_FILE).exists():
         return
