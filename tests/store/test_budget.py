@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,42 +121,63 @@ def test_units_are_kept(kit: Any, tmp_path: Path) -> None:
     assert sorted(reader.units(reader.streams[0], "train"), key=lambda each: each.first) == expected
 
 
-@pytest.mark.parametrize("failing", range(1, 40, 3))
-def test_cut_off_while_trimming(kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
-    """Whatever has been done when the process is killed: the sums are right, and the next trimming goes on."""
-    memory = kit.record(tmp_path, seed=3, batches=160, flush_every=4, seal_bytes=1)
+def trimmed(rank: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> int:
+    """Trim a rank, interrupted at that change of a file; return how many there were."""
     calls = 0
     originals = {name: getattr(Path, name) for name in ("unlink", "replace")}
 
-    def stopping(name: str) -> Any:
+    def counting(name: str) -> Any:
         def call(self: Path, *args: Any, **options: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls >= failing:
+            if calls == failing:
                 raise KeyboardInterrupt
             return originals[name](self, *args, **options)
 
         return call
 
-    for name in originals:
-        monkeypatch.setattr(Path, name, stopping(name))
-    with pytest.raises(KeyboardInterrupt):
-        budget.trim(tmp_path / "rank=0", 150_000)
-    monkeypatch.undo()
-    for again in (False, True):
-        if again:
-            budget.trim(tmp_path / "rank=0", 150_000)
-        ours = Run(FolderReader(tmp_path))
-        assert [*ours.batches["batch"]] == list(range(160))
-        for stream in memory.streams[:2]:
-            for phase in PHASES:
-                level = ours.finest(phase)
-                a = ours.columns(stream, phase, level=level)
-                b = Run(memory).columns(stream, phase, level=level)
-                np.testing.assert_array_equal(a.counts, b.counts)
-                np.testing.assert_array_equal(a.number, b.number)
-        assert ours.problems == ()
-    assert len(list((tmp_path / "rank=0/batches").iterdir())) < 40
+    with monkeypatch.context() as patched:
+        for name in originals:
+            patched.setattr(Path, name, counting(name))
+        with contextlib.suppress(KeyboardInterrupt):
+            budget.trim(rank, 150_000)
+    return calls
+
+
+def test_cut_off_while_trimming(kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever has been done when the process is killed: the sums are right, and the next trimming goes on."""
+    memory = kit.record(tmp_path / "run", seed=3, batches=160, flush_every=8, seal_bytes=1)
+    shutil.copytree(tmp_path / "run", tmp_path / "all")
+    number = trimmed(tmp_path / "all/rank=0", monkeypatch, -1)
+    # Most of the time columns are dropped, one like the other; at the end files of batches become one.
+    for failing in [*range(1, number - 16, 9), *range(number - 16, number + 1, 2)]:
+        path = tmp_path / str(failing)
+        shutil.copytree(tmp_path / "run", path)
+        assert trimmed(path / "rank=0", monkeypatch, failing) >= failing
+        for again in (False, True):
+            if again:
+                budget.trim(path / "rank=0", 150_000)
+            ours = Run(FolderReader(path))
+            assert [*ours.batches["batch"]] == list(range(160))
+            for stream in memory.streams[:1]:
+                for phase in PHASES:
+                    level = ours.finest(phase)
+                    a = ours.columns(stream, phase, level=level)
+                    b = Run(memory).columns(stream, phase, level=level)
+                    np.testing.assert_array_equal(a.counts, b.counts)
+                    np.testing.assert_array_equal(a.number, b.number)
+            assert ours.problems == ()
+        assert len(list((path / "rank=0/batches").iterdir())) < 20
+
+
+def test_nothing_is_dropped_of_which_there_are_no_sums(kit: Any, tmp_path: Path) -> None:
+    kit.record(tmp_path, seed=3, batches=80, flush_every=8, seal_bytes=1)
+    for level in range(1, 4):
+        for kind in ("columns", "moments"):
+            shutil.rmtree(tmp_path / f"rank=0/{kind}/level={level}", ignore_errors=True)
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert budget.trim(tmp_path / "rank=0", 1000) > 1000
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
 
 
 def test_record_takes_it(tmp_path: Path) -> None:
