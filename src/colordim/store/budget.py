@@ -60,11 +60,8 @@ def trim(rank: Path, max_bytes: int) -> int:
         If the folder cannot be read or written; what was dropped by then is written down.
     """
     total = sum(path.stat().st_size for path in rank.rglob("*") if path.is_file())
-    if total <= max_bytes:
-        return total
-    pairs = list(_pairs(rank))
     dropped = dict(read_dropped(_read(rank / files.DROPPED)))
-    for pair in _oldest_first(pairs):
+    for pair in _oldest_first(list(_pairs(rank))) if total > max_bytes else ():
         if total <= max_bytes:
             break
         dropped[pair.level] = pair.last
@@ -73,7 +70,8 @@ def trim(rank: Path, max_bytes: int) -> int:
             with contextlib.suppress(FileNotFoundError):
                 (rank / name).unlink()
         total -= pair.nbytes
-    _fold(rank, dropped.get(0, -1))
+    if dropped:  # by an earlier call, too, which may have been cut off
+        _fold(rank, dropped.get(0, -1))
     return total
 
 
