@@ -182,9 +182,9 @@ def test_ranks_add_their_levels(kit: Any, tmp_path: Path, monkeypatch: pytest.Mo
     asked: list[int] = []
 
     class Watched(FolderReader):
-        def blocks(self, stream: Any, phase: Any, start: int, stop: int, level: int = 0) -> Iterator[Block]:
+        def _pieces(self, stream: Any, phase: Any, start: int, stop: int, level: int) -> Iterator[Any]:
             asked.append(level)
-            return super().blocks(stream, phase, start, stop, level)
+            return super()._pieces(stream, phase, start, stop, level)
 
     for number in (2, 3):
         ours = Run(AddedRanks({rank: Watched(tmp_path / str(rank)) for rank in range(number)}, number))
