@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -66,10 +65,10 @@ def create(path: Path, info: Mapping[str, Any]) -> None:
             raise StoreError(f"{run} holds other files and no run: give a folder that is new or empty.")
         for folder in (files.COLUMNS, files.MOMENTS_FOLDER, files.BATCHES):
             (rank / folder).mkdir(parents=True, exist_ok=True)
-        files.write_text(rank / files.STREAMS, _json({"schema": files.SCHEMA, "streams": []}))
-        files.write_text(rank / files.RANK_FILE, _json(mine))
+        files.write_text(rank / files.STREAMS, files.to_json({"schema": files.SCHEMA, "streams": []}))
+        files.write_text(rank / files.RANK_FILE, files.to_json(mine))
         # Last: a folder with a run.json is a run that can be opened.
-        if not files.write_new(run / files.RUN, _json(described)):
+        if not files.write_new(run / files.RUN, files.to_json(described)):
             if alone:
                 raise StoreError(f"{run} already holds a run: give the new one another folder.")
             _check_same_training(run, described, mine, begun=True)
@@ -110,10 +109,9 @@ def _check_same_training(run: Path, described: Mapping[str, Any], mine: Mapping[
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        return files.from_json(path.read_bytes())
     except ValueError:  # damaged, or written by a file system without links this very moment
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 class Disk:
@@ -156,13 +154,13 @@ class Disk:
         """Make the streams of the run known; before the first frame that uses them."""
         if len(streams) != self._declared:
             described = [stream.to_dict() for stream in streams]
-            files.write_text(self._rank / files.STREAMS, _json({"schema": files.SCHEMA, "streams": described}))
+            files.write_text(self._rank / files.STREAMS, files.to_json({"schema": files.SCHEMA, "streams": described}))
             self._declared = len(streams)
 
     def describe(self, facts: Mapping[str, Any] | None) -> None:
         """Write down the facts of the model, unless they are the ones that were written last."""
         if facts is not self._facts and facts is not None:
-            files.write_text(self._rank / files.FACTS, _json(facts))
+            files.write_text(self._rank / files.FACTS, files.to_json(facts))
             self._facts = facts
 
     def append(self, chunk: Chunk, streams: Sequence[Stream]) -> None:
@@ -188,7 +186,8 @@ class Disk:
     def give_up(self) -> None:
         """Leave the oldest segment that waits as the tail that it is; readers read it there."""
         if self._unsealed:
-            self._unsealed.popleft()
+            segment, _ = self._unsealed.popleft()
+            self._spans.skip(segment.first)
 
     def seal(self, streams: Sequence[Stream], between: Callable[[], None]) -> None:
         """Seal what was cut, and remove its tail."""
@@ -207,8 +206,4 @@ class Disk:
     def end(self, reason: str, batches: int, dropped: int) -> None:
         """Mark the run as ended."""
         described = {"time": time.time(), "reason": reason, "batches": batches, "dropped": dropped}
-        files.write_text(self._rank / files.END, _json(described))
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=1, default=str) + "\n"
+        files.write_text(self._rank / files.END, files.to_json(described))
