@@ -10,16 +10,19 @@ KERNEL    := hatch_build.py $(wildcard src/colordim/binning/_kernel*.[ch])
 BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test torture lint bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/demo.stamp ## train twice on real digits, badly and well, and draw the difference
 	$(BIN)/colordim demo --out demo-output
 
 test: lint ## lint, then every test
 	$(BIN)/python -m pytest
+
+torture: $(VENV)/dev.stamp ## kill, damage, fill and poll the store at length, and count
+	COLORDIM_TORTURE=1 $(BIN)/python -m pytest -s tests/store/test_torture.py
 
 lint: $(VENV)/dev.stamp ## ruff (check and format) and mypy, strict
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import colordim
 from colordim.column import PHASES
 from colordim.errors import ArgumentError, ColordimWarning
 from colordim.run import Run
-from colordim.store import budget
+from colordim.store import budget, check
 from colordim.store.base import Block
 from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
@@ -119,6 +120,122 @@ def test_units_are_kept(kit: Any, tmp_path: Path) -> None:
     reader = FolderReader(tmp_path)
     assert [name for name in (tmp_path / "rank=0/units").iterdir() if "-" in name.name]
     assert sorted(reader.units(reader.streams[0], "train"), key=lambda each: each.first) == expected
+
+
+def test_a_snapshot_outlives_what_it_was_read_from(kit: Any, tmp_path: Path) -> None:
+    """Files that were joined, dropped or folded since are read where they are now; what is gone is known to be dropped."""
+    from colordim.column import Units
+    from colordim.store.writer import FolderWriter
+
+    memory, readers = MemoryStore(), []
+    writer = FolderWriter(tmp_path, {}, seal_bytes=1, max_bytes=400_000)
+    for step in kit.training(3, 600):
+        number = step.batch.batch
+        for sink in (memory, writer):
+            for stream in step.new:
+                sink.declare(stream)
+            units = [Units(0, "layer0", "train", number, number, 8, b"a")]
+            sink.append(step.batch, list(step.streams), step.rows.copy(), step.moments.copy(), units)
+        if number % 6 == 5:
+            writer.flush()
+        if number % 60 == 59:
+            readers.append(FolderReader(tmp_path))
+    writer.close("stopped")
+    exact = 0
+    for batches, reader in zip(range(60, 601, 60), readers, strict=True):
+        ours, theirs = Run(reader), Run(memory)
+        np.testing.assert_array_equal(ours.batches["batch"], np.arange(batches))
+        for name, values in theirs.batches.items():
+            if name in ours.batches:
+                np.testing.assert_array_equal(ours.batches[name], values[:batches])
+        assert {each.first for each in reader.units(memory.streams[0], "train")} >= set(range(batches))
+        ours.columns("layer0", start=ours.kept())
+        length = ours.length()
+        finest = ours.finest()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ours.columns("layer0", level=finest)  # which may have been dropped too
+            level = ours.finest()
+            a = ours.columns("layer0", level=level)
+        b = theirs.columns("layer0", stop=length, level=level)
+        if ours.problems:  # sums that have grown beyond the snapshot cannot be taken apart
+            assert all("beyond the snapshot" in sentence for sentence in ours.problems)
+            reader.refresh()
+            assert ours.problems == ()
+        else:
+            exact += 1
+            np.testing.assert_array_equal(a.counts, b.counts)
+            np.testing.assert_array_equal(a.number, b.number)
+    assert exact >= 4
+
+
+def test_kept_is_exact(kit: Any, tmp_path: Path) -> None:
+    """All columns of a level from the batch on that is said to be the first that is kept, whatever was folded."""
+    memory = kit.record(tmp_path, seed=3, batches=400, flush_every=6, seal_bytes=1)
+    for max_bytes in range(400_000, 50_000, -25_000):
+        budget.trim(tmp_path / "rank=0", max_bytes)
+        ours, theirs = Run(FolderReader(tmp_path)), Run(memory)
+        for phase in PHASES:
+            for level in range(5):
+                kept = ours.kept(phase, level)
+                a, b = (each.columns("layer0", phase, kept, level=level) for each in (ours, theirs))
+                assert a.number.sum() >= b.number.sum(), (max_bytes, phase, level)
+    assert ours.finest() > 1
+
+
+def test_damage_does_not_stop_it(kit: Any, tmp_path: Path) -> None:
+    """Without dropped.json it is seen from what is there; damaged batches stay where they are, and are named."""
+    memory = kit.record(tmp_path, seed=3, batches=300, flush_every=4, seal_bytes=1)
+    rank = tmp_path / "rank=0"
+    size = nbytes(rank)
+    budget.trim(rank, size * 3 // 4)
+    known = budget.read_dropped((rank / "dropped.json").read_bytes())
+    (rank / "dropped.json").write_bytes(b"{")
+    reader = FolderReader(tmp_path)
+    assert "dropped.json" in reader.problems[0]
+    single = sorted(path for path in (rank / "batches").iterdir() if "-" not in path.name)[3]
+    single.write_bytes(b"PAR1")
+    assert budget.trim(rank, size // 3) <= size // 3
+    dropped = budget.read_dropped((rank / "dropped.json").read_bytes())
+    assert all(dropped[level] >= last for level, last in known.items())
+    assert single.read_bytes() == b"PAR1"
+    reader = FolderReader(tmp_path)
+    assert len(reader.problems) == 1
+    assert single.name in reader.problems[0]
+    assert len(reader.batches()["batch"]) == 300 - 4
+    numbers = reader.batches()["batch"]
+    np.testing.assert_array_equal(reader.batches()["time"], memory.batches()["time"][numbers])
+
+
+def test_sums_that_are_lost_are_named(kit: Any, tmp_path: Path) -> None:
+    """A damaged sum of columns that were dropped."""
+    kit.record(tmp_path, seed=3, batches=300, flush_every=4, seal_bytes=1)
+    rank = tmp_path / "rank=0"
+    budget.trim(rank, 200_000)
+    reader = FolderReader(tmp_path)
+    level = Run(reader).finest()
+    assert level > 0
+    min((rank / f"moments/level={level}").iterdir()).write_bytes(b"PAR1")
+    reader = FolderReader(tmp_path)
+    with pytest.warns(ColordimWarning, match="are left out of sums: they were dropped"):
+        Run(reader).columns("layer0", level=level)
+    assert not any(finding.mendable for finding in check.examine(tmp_path))
+    reader.refresh()
+    assert reader.problems == ()
+
+
+def test_a_tail_that_was_left_behind_is_not_read_twice(kit: Any, tmp_path: Path) -> None:
+    """A writer that is killed between sealing and removing the tail, and goes on after a restart."""
+    memory = kit.record(tmp_path, seed=3, batches=100, flush_every=4, seal_bytes=1)
+    other = kit.record(tmp_path / "other", seed=3, batches=12, close=False)
+    assert len(other.batches()["batch"]) == 12
+    rank = tmp_path / "rank=0"
+    names = sorted(path.stem for path in (rank / "batches").iterdir())
+    tail = next((tmp_path / "other/rank=0").glob("tail-*"))
+    tail.rename(rank / f"tail-{names[1]}.cdt")
+    budget.trim(rank, 100_000)
+    assert not (rank / f"batches/{names[1]}.parquet").exists(), "it was folded"
+    np.testing.assert_array_equal(FolderReader(tmp_path).batches()["batch"], memory.batches()["batch"])
 
 
 def trimmed(rank: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> int:

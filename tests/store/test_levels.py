@@ -14,11 +14,14 @@ import pytest
 
 from colordim.column import PHASES
 from colordim.run import Run
+from colordim.store import budget
 from colordim.store.base import Block
 from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
 from colordim.store.parquet import Footer
 from colordim.store.ranks import AddedRanks
+from colordim.store.spans import Spans
+from colordim.store.writer import FolderWriter
 
 CUTS: dict[str, dict[str, Any]] = {
     "one segment": {},
@@ -171,6 +174,45 @@ def test_stale_levels_are_not_read(kit: Any, tmp_path: Path) -> None:
                 tmp_path / f"other/rank=0/{kind}/level={level}", tmp_path / f"run/rank=0/{kind}/level={level}"
             )
     check(FolderReader(tmp_path / "run"), memory, range(1, 4))
+
+
+@pytest.mark.filterwarnings("ignore:the run folder")
+def test_a_segment_that_could_not_be_sealed_is_in_every_sum(kit: Any, tmp_path: Path) -> None:
+    """It stays a tail, between segments that are summed up: no sum may reach over it."""
+    memory, writer = MemoryStore(), FolderWriter(tmp_path, {})
+    aside = tmp_path / "aside"
+    for step in kit.training(22, 200):
+        if step.batch.batch in (90, 110):  # sealing fails for more segments than wait for another try
+            folder = tmp_path / "rank=0/batches"
+            folder.rename(aside) if step.batch.batch == 90 else aside.rename(folder)
+        step.into(memory, writer)
+        if step.batch.batch % 5 == 4:
+            writer.flush()
+            with writer._lock:
+                writer._disk.cut()
+            writer._sealing.succeeded()
+            writer._seal(everything=True)
+    writer.close("stopped")
+    memory.close("stopped")
+    assert 0 < len(list(tmp_path.glob("rank=0/tail-*"))) < 10
+    check(FolderReader(tmp_path), memory)
+    rank = tmp_path / "rank=0"
+    before = set(rank.rglob("*/level=[1-9]/*"))
+    spans = Spans(rank)
+    assert spans.restore() == []
+    spans.join(memory.streams, lambda: None)
+    assert set(rank.rglob("*/level=[1-9]/*")) == before, "nor after a restart"
+    budget.trim(rank, 150_000)
+    assert [path for path in (rank / "batches").iterdir() if "-" in path.name]
+    ours, theirs = Run(FolderReader(tmp_path)), Run(memory)
+    np.testing.assert_array_equal(ours.batches["batch"], np.arange(200))
+    for stream in memory.streams[:2]:
+        for phase in PHASES:
+            level = ours.finest(phase)
+            a, b = (each.columns(stream, phase, level=level) for each in (ours, theirs))
+            np.testing.assert_array_equal(a.counts, b.counts)
+            np.testing.assert_array_equal(a.number, b.number)
+    assert ours.problems == ()
 
 
 @pytest.mark.filterwarnings("ignore:rank 2 holds")

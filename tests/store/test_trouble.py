@@ -20,6 +20,7 @@ from colordim.errors import ColordimWarning, StoreError
 from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
 from colordim.store.place import LocalPlace
+from colordim.store.spans import Spans
 from colordim.store.tail import TailReader
 from colordim.store.writer import FolderWriter
 
@@ -174,6 +175,37 @@ def test_sealing_fails(kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         writer.close("stopped")
     assert len(caught) == 1
     assert len(list(tmp_path.rglob("tail-*"))) >= 10  # one more where a new stream begins a frame of its own
+    kit.same(FolderReader(tmp_path), memory)
+
+
+def test_levels_fail(kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes behind sealing is tried again by itself, after pauses in which the thread sleeps."""
+    fails = False
+    real = Spans.join
+
+    def join(*args: Any) -> None:
+        if fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*args)
+
+    monkeypatch.setattr(Spans, "join", join)
+    monkeypatch.setattr("colordim.store.retry._FIRST", 0.2)
+    writer = FolderWriter(tmp_path, {}, flush_batches=5, seal_bytes=1)
+    memory = MemoryStore()
+    with pytest.warns(ColordimWarning, match="No space left") as caught:
+        for step in kit.training(0, 20):
+            fails = step.batch.batch >= 15
+            step.into(memory, writer)
+            if step.batch.batch % 5 == 4:
+                writer.flush()
+        assert not writer._disk.unsealed
+        before = time.process_time()
+        time.sleep(0.5)  # past the first pause
+        assert time.process_time() - before < 0.25
+        fails = False
+        until(lambda: (tmp_path / "rank=0/moments/level=3").exists())
+        writer.close("stopped")
+    assert len(caught) == 1
     kit.same(FolderReader(tmp_path), memory)
 
 

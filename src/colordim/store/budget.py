@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from colordim.store import files
 from colordim.store.levels import level_names, parse_name
@@ -16,6 +14,7 @@ from colordim.store.place import LocalPlace
 from colordim.store.pyramid import FACTOR
 from colordim.store.segments import Summary, batches_in, read_units, sources_of, write_batches
 from colordim.store.table import batch_arrays, join_batches
+from colordim.store.tail import tails_in
 
 __all__ = ["read_dropped", "trim"]
 
@@ -60,12 +59,17 @@ def trim(rank: Path, max_bytes: int) -> int:
         If the folder cannot be read or written; what was dropped by then is written down.
     """
     total = sum(path.stat().st_size for path in rank.rglob("*") if path.is_file())
-    dropped = dict(read_dropped(_read(rank / files.DROPPED)))
-    for pair in _oldest_first(list(_pairs(rank))) if total > max_bytes else ():
+    pairs = list(_pairs(rank))
+    try:
+        dropped = dict(read_dropped(_read(rank / files.DROPPED)))
+    except ValueError:  # damaged: what is dropped is what lies before what there is
+        begin = {pair.level: pair.first for pair in reversed(pairs)}
+        dropped = {level: first - 1 for level, first in begin.items() if first > min(begin.values())}
+    for pair in _oldest_first(pairs):
         if total <= max_bytes:
             break
         dropped[pair.level] = pair.last
-        files.write_text(rank / files.DROPPED, json.dumps({str(level): last for level, last in dropped.items()}) + "\n")
+        files.write_text(rank / files.DROPPED, files.to_json({str(level): last for level, last in dropped.items()}))
         for name in reversed(level_names(pair.level, pair.name)):
             with contextlib.suppress(FileNotFoundError):
                 (rank / name).unlink()
@@ -87,37 +91,55 @@ def _oldest_first(pairs: Sequence[_Pair]) -> Iterator[_Pair]:
 
 def _fold(rank: Path, last: int) -> None:
     """Put the batches and units of four dropped segments into one file, those of four such files into one, ..."""
-    while (four := _four_alike(rank, last)) is not None:
-        footers = [Footer(LocalPlace(rank), f"{files.BATCHES}/{name}", first) for first, name in four]
-        summaries = [Summary.from_json(footer.facts) for footer in footers]
-        sources = [each for footer in footers for each in sources_of(footer)]
-        tables = [footer.read(0, None) for footer in footers]
-        for footer, table in zip(footers, tables, strict=True):
-            footer.check(0, batch_arrays(table))
-        name = f"{files.numbered(four[0][0])}-{files.numbered(summaries[-1].last)}.parquet"
-        units = [
-            each
-            for (first, old), summary in zip(four, summaries, strict=True)
-            if summary.units
-            for each in read_units(Footer(LocalPlace(rank), f"{files.UNITS_FOLDER}/{old}", first))
-        ]
-        write_batches(rank, name, four[0][0], join_batches(tables), units, sources)
-        for folder in (files.BATCHES, files.UNITS_FOLDER):
+    damaged: set[str] = set()
+    while (four := _four_alike(rank, last, damaged)) is not None:
+        tables, units, sources = [], [], []
+        for first, old in four:
+            footer = Footer(LocalPlace(rank), f"{files.BATCHES}/{old}", first)
+            try:
+                tables.append(footer.read(0, None))
+                footer.check(0, batch_arrays(tables[-1]))
+                if footer.facts["units"]:
+                    units += read_units(Footer(LocalPlace(rank), f"{files.UNITS_FOLDER}/{old}", first))
+            except (FileNotFoundError, ValueError, LookupError):  # it stays what it is, and readers say so
+                damaged.add(old)
+                break
+            sources += sources_of(footer)
+        else:
+            end = Summary.from_json(footer.facts).last
+            name = f"{files.numbered(four[0][0])}-{files.numbered(end)}.parquet"
+            write_batches(rank, name, four[0][0], join_batches(tables), units, sources)
             for _, old in four:
-                with contextlib.suppress(OSError):
-                    (rank / folder / old).unlink()
+                _remove_batches(rank, old)
 
 
-def _four_alike(rank: Path, last: int) -> list[tuple[int, str]] | None:
+def _remove_batches(rank: Path, name: str) -> None:
+    for folder in (files.BATCHES, files.UNITS_FOLDER):
+        with contextlib.suppress(OSError):
+            (rank / folder / name).unlink()
+
+
+def _four_alike(rank: Path, last: int, damaged: Container[str]) -> list[tuple[int, str]] | None:
     """Return four adjacent files of batches up to the batch `last` that hold equally many segments, roughly."""
-    found = batches_in(path.name for path in (rank / files.BATCHES).iterdir())
+    place = LocalPlace(rank)
+    tails = tails_in(place.names())
+    sealed: set[int] = set()
     alike: list[tuple[int, str]] = []
     size, end = -1, -1
-    for first, _, name in found:
+    for first, _, name in batches_in(place.names(files.BATCHES)):
         if first <= end:  # what the file before was made of, from a writer that was cut off
-            (rank / files.BATCHES / name).unlink()
+            _remove_batches(rank, name)
             continue
-        footer = Footer(LocalPlace(rank), f"{files.BATCHES}/{name}", first)
+        try:
+            if name in damaged:
+                raise ValueError
+            footer = Footer(place, f"{files.BATCHES}/{name}", first)
+        except (ValueError, LookupError):  # nothing is put together over it
+            alike = []
+            continue
+        if alike and any(alike[0][0] < tail < first and tail not in sealed for tail in tails):
+            alike = []  # nor over what could not be sealed
+        sealed |= {source for source, _, _ in sources_of(footer)}
         end = Summary.from_json(footer.facts).last
         if end > last:
             return None
@@ -139,8 +161,10 @@ def read_dropped(text: bytes) -> Mapping[int, int]:
     """
     if not text:
         return {}
-    found: Any = json.loads(text)
-    return {int(level): int(last) for level, last in found.items()}
+    try:
+        return {int(level): int(last) for level, last in files.from_json(text).items()}
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 def _read(path: Path) -> bytes:

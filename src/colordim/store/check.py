@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from colordim.column import COUNTERS, PHASES, Phase, Stream
 from colordim.errors import FormatError
 from colordim.store import files
 from colordim.store.base import Block
+from colordim.store.budget import read_dropped
 from colordim.store.description import read_info, read_streams
 from colordim.store.folder import FolderReader
 from colordim.store.levels import Groups, level_names, levels_in, parse_name, read_level
@@ -22,6 +22,7 @@ from colordim.store.pyramid import FACTOR
 from colordim.store.resume import check_writer
 from colordim.store.segments import batches_in
 from colordim.store.spans import Spans, dropped_until, sealed_segments
+from colordim.store.tail import tails_in
 
 __all__ = ["Finding", "examine", "repair"]
 
@@ -67,6 +68,7 @@ def examine(run: Path) -> Iterator[Finding]:
             continue
         yield from _leftovers(rank)
         yield from _lost(rank, reader)
+        yield from _for_others(rank)
         yield from _levels(rank, reader)
 
 
@@ -108,16 +110,19 @@ def _leftovers(rank: Path) -> Iterator[Finding]:
     """Yield what was not written to its end, or belongs to no segment."""
     for path in sorted(rank.rglob(".*.tmp")):
         yield Finding(path, "it was being written when the recording was cut off", mendable=True)
-    sealed = {segment.first for segment in sealed_segments(rank)}
     named = {first for first, _, _ in batches_in(path.name for path in (rank / files.BATCHES).glob("*.parquet"))}
-    tails = {int(path.stem[5:]) for path in rank.glob("tail-*.cdt") if path.stem[5:].isdecimal()}
+    tails = tails_in(path.name for path in rank.glob("tail-*"))
+    dropped = dropped_until(LocalPlace(rank))
+    last = {segment.first: segment.last for segment in sealed_segments(rank)}
     for folder in (files.COLUMNS, files.MOMENTS_FOLDER):
         for path in sorted((rank / folder).glob("[0-9]*.parquet")):
             first = int(path.stem)
-            if first not in sealed and first not in named and first in tails:
+            if first not in last and first not in named and first in tails:
                 yield Finding(
                     path, "its segment was being sealed when the recording was cut off; the tail has it", True
                 )
+            elif last.get(first, dropped + 1) <= dropped:
+                yield Finding(path, "it was being dropped when the recording was cut off", True)
 
 
 def _lost(rank: Path, reader: FolderReader) -> Iterator[Finding]:
@@ -137,11 +142,33 @@ def _lost(rank: Path, reader: FolderReader) -> Iterator[Finding]:
     for sentence in reader.problems:
         yield Finding(rank, sentence.rstrip("."), mendable=False)
     try:
-        json.loads((rank / files.RANK_FILE).read_bytes())
+        files.from_json((rank / files.RANK_FILE).read_bytes())
     except FileNotFoundError:
         pass
     except ValueError as error:
         yield Finding(rank / files.RANK_FILE, f"it is damaged ({error})", mendable=False)
+
+
+def _for_others(rank: Path) -> Iterator[Finding]:
+    """Yield files of single batches with damage that only readers other than ours would meet."""
+    place = LocalPlace(rank)
+    for folder in (files.COLUMNS, files.MOMENTS_FOLDER):
+        for name in sorted(place.names(folder)):
+            if name.endswith(".parquet") and not name.startswith("."):
+                try:
+                    _read_all(Footer(place, f"{folder}/{name}", int(name.removesuffix(".parquet"))))
+                except Exception as error:  # a damaged file can fail in any way
+                    yield Finding(rank / folder / name, f"it is damaged ({_first_line(error)})", mendable=False)
+
+
+def _read_all(footer: Footer) -> None:
+    """Read everything in a file, also the columns that no reader of ours takes; raises as Footer does."""
+    for group in range(footer.groups):
+        footer.read(group, None)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
 
 
 def _unbalanced(block: Block) -> int | None:
@@ -153,32 +180,38 @@ def _unbalanced(block: Block) -> int | None:
 
 
 def _levels(rank: Path, reader: FolderReader) -> Iterator[Finding]:
-    """Yield levels that are damaged, stale or missing; all can be summed up again."""
+    """Yield levels that are damaged, stale or missing, and whether they can be summed up again."""
     place = LocalPlace(rank)
     there = {(segment.first, segment.crc) for segment in sealed_segments(rank)}
+    try:
+        dropped = read_dropped(place.read(files.DROPPED))
+    except (OSError, ValueError):  # there is none, or the reader has said it
+        dropped = {}
     for level in levels_in(place):
         names = {*place.names(files.columns_folder(level)), *place.names(files.moments_folder(level))}
-        for name in sorted(name for name in names if parse_name(name) is not None):
+        for name in sorted(names):
+            if (ends := parse_name(name)) is None:
+                continue
+            first = ends[0]
             paths = [rank / each for each in level_names(level, name)]
+            # Only a finer level has what it takes to sum it up again.
+            again = first > min(dropped.get(finer, -1) for finer in range(level))
             gone = [path for path in paths if not path.exists()]
             if gone:
                 yield Finding(
                     next(path for path in paths if path.exists()),
                     f"{gone[0].relative_to(rank)} is missing",
-                    mendable=True,
+                    again,
                 )
                 continue
             try:
                 wrong = _level_differs(place, level, name, there, reader)
             except Exception as error:  # a damaged file can fail in any way
-                wrong = (
-                    f"it is damaged ({str(error).splitlines()[0].rstrip('.') if str(error) else type(error).__name__})"
-                )
+                wrong = f"it is damaged ({_first_line(error)})"
             if wrong:
                 for path in paths:
-                    yield Finding(path, wrong, mendable=True)
-    dropped = dropped_until(place)
-    missing = [segment for segment in Spans(rank).restore() if segment.last > dropped]
+                    yield Finding(path, wrong, again)
+    missing = [segment for segment in Spans(rank).restore() if segment.last > dropped.get(0, -1)]
     if missing:
         yield Finding(rank, f"{len(missing)} segments have no levels: overviews are slower than they could be", True)
 
@@ -193,6 +226,7 @@ def _level_differs(
     for footer in (columns, moments):
         if not all((first, crc) in there for first, crc in footer.facts["sources"]):
             return "it sums up segments that are not there"
+        _read_all(footer)
     every = Groups.from_json(moments.facts["columns"])
     for stream in reader.streams:
         for phase in PHASES:

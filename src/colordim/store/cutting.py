@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from colordim.column import COUNTERS, MOMENTS, NO_MOMENTS, PHASES, Phase, Stream, Units
 from colordim.store import files
-from colordim.store.disk import read_json, to_json
+from colordim.store.disk import read_json
 from colordim.store.folder import FolderReader
 from colordim.store.place import LocalPlace
 from colordim.store.sparse import Columns
@@ -90,11 +90,11 @@ def keep_aside(
     part.mkdir(parents=True)
     info = read_json(run / files.RUN)
     about = {**info, "name": f"{info.get('name', run.name)} (cut off)", "attempt": attempt, "cut": dict(described)}
-    files.write_text(temporary / files.RUN, to_json(about))
+    files.write_text(temporary / files.RUN, files.to_json(about))
     for name in (files.STREAMS, files.RANK_FILE, files.FACTS):
         if (rank / name).exists():
             files.write_text(part / name, (rank / name).read_text(encoding="utf-8"))
-    files.write_text(part / files.END, to_json({"reason": "cut off when the run was resumed", "dropped": 0}))
+    files.write_text(part / files.END, files.to_json({"reason": "cut off when the run was resumed", "dropped": 0}))
     for first in touched:
         for path in _files(rank, first):
             if path.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -116,12 +115,9 @@ def read_streams(run: Place, rank: str) -> tuple[Stream, ...]:
 def parse(path: str, text: bytes) -> dict[str, Any]:
     """Return a JSON object; raises a FormatError that names the file."""
     try:
-        value = json.loads(text)
+        return files.from_json(text)
     except ValueError as error:
         raise FormatError(f"{path} is damaged ({error}): restore it from a copy.") from error
-    if not isinstance(value, dict):
-        raise FormatError(f"{path} is damaged (it holds no JSON object): restore it from a copy.")
-    return value
 
 
 def find_runs(folder: str | os.PathLike[str]) -> list[Path]:

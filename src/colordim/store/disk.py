@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -21,7 +20,7 @@ from colordim.store.segments import Segment
 from colordim.store.spans import Spans
 from colordim.store.tail import Frame, TailWriter
 
-__all__ = ["Adopted", "Disk", "create", "describe_rank", "lay_out", "read_json", "to_json"]
+__all__ = ["Adopted", "Disk", "create", "describe_rank", "lay_out", "read_json"]
 
 #: Segments whose sealing failed and that stay in memory for another try; older ones stay tails.
 _UNSEALED = 2
@@ -59,7 +58,7 @@ def create(path: Path, info: Mapping[str, Any]) -> None:
             raise StoreError(f"{run} holds other files and no run: give a folder that is new or empty.")
         lay_out(rank, mine)
         # Last: a folder with a run.json is a run that can be opened.
-        if not files.write_new(run / files.RUN, to_json(described)):
+        if not files.write_new(run / files.RUN, files.to_json(described)):
             if alone:
                 raise StoreError(f"{run} already holds a run: give the new one another folder.")
             _check_same_training(run, described, mine, begun=True)
@@ -88,8 +87,8 @@ def lay_out(rank: Path, described: Mapping[str, Any]) -> None:
     """Make the folder of a rank that holds nothing yet."""
     for folder in (files.COLUMNS, files.MOMENTS_FOLDER, files.BATCHES):
         (rank / folder).mkdir(parents=True, exist_ok=True)
-    files.write_text(rank / files.STREAMS, to_json({"schema": files.SCHEMA, "streams": []}))
-    files.write_text(rank / files.RANK_FILE, to_json(described))
+    files.write_text(rank / files.STREAMS, files.to_json({"schema": files.SCHEMA, "streams": []}))
+    files.write_text(rank / files.RANK_FILE, files.to_json(described))
 
 
 def _is_of_a_run(child: Path) -> bool:
@@ -128,10 +127,9 @@ def read_json(path: Path) -> dict[str, Any]:
         If it cannot be read.
     """
     try:
-        found = json.loads(path.read_bytes())
+        return files.from_json(path.read_bytes())
     except ValueError:  # damaged, or written by a file system without links this very moment
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -201,7 +199,7 @@ class Disk:
         """Make the streams of the run known; before the first frame that uses them."""
         if len(streams) != self._declared:
             described = [stream.to_dict() for stream in streams]
-            files.write_text(self._rank / files.STREAMS, to_json({"schema": files.SCHEMA, "streams": described}))
+            files.write_text(self._rank / files.STREAMS, files.to_json({"schema": files.SCHEMA, "streams": described}))
             self._declared = len(streams)
 
     def describe(self, facts: Mapping[str, Any] | None) -> None:
@@ -210,7 +208,7 @@ class Disk:
             return
         # A run that is resumed keeps those of its beginning: what the weights were before the training.
         if self._facts is not None or not (self._rank / files.FACTS).exists():
-            files.write_text(self._rank / files.FACTS, to_json(facts))
+            files.write_text(self._rank / files.FACTS, files.to_json(facts))
         self._facts = facts
 
     def append(self, chunk: Chunk, streams: Sequence[Stream]) -> None:
@@ -236,7 +234,8 @@ class Disk:
     def give_up(self) -> None:
         """Leave the oldest segment that waits as the tail that it is; readers read it there."""
         if self._unsealed:
-            self._unsealed.popleft()
+            segment, _ = self._unsealed.popleft()
+            self._spans.skip(segment.first)
 
     def seal(self, streams: Sequence[Stream], between: Callable[[], None]) -> None:
         """Seal what was cut, and remove its tail."""
@@ -258,9 +257,4 @@ class Disk:
     def end(self, reason: str, batches: int, dropped: int) -> None:
         """Mark the run as ended."""
         described = {"time": time.time(), "reason": reason, "batches": batches, "dropped": dropped}
-        files.write_text(self._rank / files.END, to_json(described))
-
-
-def to_json(value: Mapping[str, Any]) -> str:
-    """Return the text of one of the small files."""
-    return json.dumps(value, indent=1, default=str) + "\n"
+        files.write_text(self._rank / files.END, files.to_json(described))

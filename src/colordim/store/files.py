@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "BATCHES",
@@ -23,6 +26,7 @@ __all__ = [
     "STREAMS",
     "UNITS_FOLDER",
     "columns_folder",
+    "from_json",
     "moments_folder",
     "numbered",
     "rank_folder",
@@ -30,6 +34,7 @@ __all__ = [
     "rank_number",
     "replacing",
     "sync_folder",
+    "to_json",
     "write_new",
     "write_text",
 ]
@@ -48,6 +53,9 @@ COLUMNS = "columns/level=0"
 MOMENTS_FOLDER = "moments/level=0"
 BATCHES = "batches"
 UNITS_FOLDER = "units"
+
+#: Entry of a small file that holds the checksum of the others.
+_CRC = "crc32"
 
 #: Windows opens files as text unless it is told otherwise.
 BINARY = getattr(os, "O_BINARY", 0)
@@ -104,6 +112,32 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """Return the text of a small file, with a checksum as its last entry."""
+    plain = json.loads(json.dumps(value, default=str))
+    return json.dumps({**plain, _CRC: _crc(plain)}, indent=1) + "\n"
+
+
+def from_json(text: bytes | str) -> dict[str, Any]:
+    """Return what :func:`to_json` was given; without a checksum, as in runs of earlier versions, none is compared.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("it holds no JSON object")
+    if value.pop(_CRC, crc := _crc(value)) != crc:
+        raise ValueError("its checksum does not match")
+    return value
+
+
+def _crc(value: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps({name: each for name, each in value.items() if name != _CRC}).encode())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections import OrderedDict
@@ -27,7 +26,7 @@ from colordim.store.place import Place, place_of, reason
 from colordim.store.segments import Summary, batches_in, read_batches, read_units, sources_of
 from colordim.store.sparse import Columns, StreamColumns
 from colordim.store.table import batch_arrays, join_batches
-from colordim.store.tail import TailReader
+from colordim.store.tail import TailReader, tails_in
 
 __all__ = ["FolderReader"]
 
@@ -88,7 +87,8 @@ class FolderReader:
 
     Sealed files are read when they are asked for; damage in them is found, and added to
     :attr:`problems`, then. The columns of a damaged part are left out of :meth:`blocks`; a level that
-    is missing, stale or damaged is summed up from the one below.
+    is missing, stale or damaged is summed up from the one below. What the writer replaces or drops after the
+    snapshot was taken is read where it is now, or known to be dropped. Several threads may use one reader.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class FolderReader:
         self._facts: Mapping[str, Any] = {}
         self._ended: str | None = None
         self._parts: tuple[_Part, ...] = ()
-        self._table: Table | None = None
+        self._table: tuple[tuple[_Part, ...], Table] | None = None
         self.refresh()
 
     @property
@@ -154,8 +154,8 @@ class FolderReader:
     @property
     def problems(self) -> tuple[str, ...]:
         """A sentence for each damaged part that was left out, as far as it was asked for."""
-        tails = [sentence for _, tail in sorted(self._tails.items()) for sentence in tail.problems]
-        return (*self._missing, *self._problems.values(), *tails)
+        tails = [sentence for _, tail in sorted(self._tails.copy().items()) for sentence in tail.problems]
+        return (*self._missing, *self._problems.copy().values(), *tails)
 
     def refresh(self) -> None:
         """Take a new snapshot of what is there now.
@@ -185,36 +185,52 @@ class FolderReader:
             for _ in range(_LISTINGS):
                 if self._list(ended=end is not None):
                     break
+            for key in [key for key in list(self._problems) if isinstance(key, tuple) and key[0] == "sums"]:
+                self._problems.pop(key, None)
             self._streams = read_streams(self._run, self._rank)
             self._ended = None if end is None else str(end["reason"])
             self._parts = tuple(sorted((*self._sealed.values(), *self._live()), key=lambda part: part.first))
-            self._table = None
             self._compare(None if end is None else end.get("batches"))
 
     def batches(self) -> Mapping[str, npt.NDArray[Any]]:
-        table = self._table
-        if table is None:
-            tables = [self._batches_of(part) for part in self._parts]
-            table = self._table = _join_tables([table for table in tables if table is not None])
-        return table
+        parts, known = self._parts, self._table
+        if known is None or known[0] is not parts:  # another thread may have taken a new snapshot
+            tables = [self._batches_of(part) for part in parts]
+            known = self._table = parts, _join_tables([table for table in tables if table is not None])
+        return known[1]
 
     def extent(self, phase: Phase) -> tuple[int, int]:
         found = [part.summary.phases[phase] for part in self._parts if phase in part.summary.phases]
         return max((last for _, last, _ in found), default=-1) + 1, sum(recorded for _, _, recorded in found)
 
     def kept(self, phase: Phase, level: int) -> int:
-        spans = [part.summary for part in self._parts if part.summary.phases.get(phase)]
-        kept = self.extent(phase)[0]
+        kept, dropped = self.extent(phase)[0], self._dropped
         for finer in range(level + 1):
-            dropped = self._dropped.get(finer, -1)
-            found = [each.phases[phase][0] for each in spans if each.last > dropped]
             # Nothing of this phase may have come since.
-            kept = min([kept, *found]) if dropped >= 0 else 0
+            kept = min(kept, self._first_after(phase, dropped[finer])) if finer in dropped else 0
         return kept
 
+    def _first_after(self, phase: Phase, dropped: int) -> int:
+        """Return the index of the first batch of a phase behind the batch `dropped`."""
+        for part in self._parts:
+            if part.summary.last > dropped and phase in part.summary.phases:
+                if part.first > dropped:
+                    return part.summary.phases[phase][0]
+                table = self._batches_of(part)
+                if table is None:  # damaged, and named: none of it can be relied on
+                    continue
+                found = table["index"][(table["batch"] > dropped) & (table["phase"] == phase)]
+                if len(found):
+                    return int(found[0])
+        return self.extent(phase)[0]
+
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
-        known = [each for part in self._parts for each in self._units_of(part)]
-        return [each for each in known if each.stream == stream.id and each.phase == phase]
+        known: dict[str, Sequence[Units]] = {}
+        for part in self._parts:
+            known.update(self._units_of(part))
+        # Some may be read twice, from before and after they were put together with others.
+        every = dict.fromkeys(each for some in known.values() for each in some)
+        return [each for each in every if each.stream == stream.id and each.phase == phase]
 
     def blocks(self, stream: Stream, phase: Phase, start: int, stop: int, level: int = 0) -> Iterator[Block]:
         for piece in self._pieces(stream, phase, start, stop, level):
@@ -225,7 +241,24 @@ class FolderReader:
 
     def _pieces(self, stream: Stream, phase: Phase, start: int, stop: int, level: int) -> Iterator[Piece]:
         segments = [segment for part in self._parts for segment in part.segments()]
-        return self._over(segments, stream, phase, start, stop, level, level)
+        if level == 0:
+            return self._over(segments, stream, phase, start, stop, 0, 0)
+        return iter(self._sums(segments, stream, phase, start, stop, level))
+
+    def _sums(
+        self, segments: Sequence[_Part], stream: Stream, phase: Phase, start: int, stop: int, level: int
+    ) -> list[Piece]:
+        """Return the columns of a level; from the beginning where the writer replaces a file while it is read."""
+        for _ in range(_LISTINGS):
+            before = self._levels, self._dropped
+            try:
+                return list(self._over(segments, stream, phase, start, stop, level, level, vanishing=True))
+            except FileNotFoundError:
+                with self._lock:
+                    self._take_levels()
+                if before == (self._levels, self._dropped):  # it is missing
+                    break
+        return list(self._over(segments, stream, phase, start, stop, level, level))
 
     # The snapshot.
 
@@ -236,12 +269,13 @@ class FolderReader:
                 table = batch_arrays(join_batches(frame.batches for frame in tail.frames))
                 units = tuple(each for frame in tail.frames for each in frame.units)
                 columns = tuple(frame.columns for frame in tail.frames if frame.columns is not None)
-                yield _Part(tail.name, first, Summary.of(table, len(units)), frames=columns, units=units, table=table)
+                summary = Summary.of(table, len(units))
+                yield _Part(tail.name, first, summary, frames=columns, units=units, table=table)
 
     def _look_for_resume(self) -> None:
         """Forget what was read before the run was resumed, as its end may have been cut off."""
         try:
-            described = json.loads(self._place.read(files.RANK_FILE))
+            described = files.from_json(self._place.read(files.RANK_FILE))
             resumed = described.get("resumed", [])
             missing = [sentence for entry in resumed for sentence in entry.get("missing", ())]
             self._missing = (*map(str, missing), *map(str, described.get("damaged", ())))
@@ -276,8 +310,7 @@ class FolderReader:
 
     def _list(self, ended: bool) -> bool:
         """Look at the tails, then at the sealed segments; False if a file vanished in between."""
-        names = [name for name in self._place.names() if name.startswith("tail-") and name.endswith(".cdt")]
-        tails = {int(name[5:-4]): name for name in names if name[5:-4].isdecimal()}
+        tails = tails_in(self._place.names())
         sealed = batches_in(self._place.names(files.BATCHES))
         try:
             self._take_sealed(sealed, sorted({*tails, *(first for first, _, _ in sealed)}), tails)
@@ -315,24 +348,30 @@ class FolderReader:
             self._tables.pop(key, None)
 
     def _take_levels(self) -> None:
+        # The finest level first, and what was dropped last: what is not found here is in a coarser one, or known to be
+        # dropped. Other threads read meanwhile.
+        levels: dict[int, list[_Level]] = {}
+        for level in levels_in(self._place):
+            for name in self._place.names(files.moments_folder(level)):
+                if (ends := parse_name(name)) is not None:
+                    levels.setdefault(ends[0], []).append(_Level(level, *ends))
+        for found in levels.values():
+            found.sort(key=lambda level: (level.level, level.last), reverse=True)
+        self._levels = levels
+        self._take_dropped()
+
+    def _take_dropped(self) -> None:
         try:
             self._dropped = read_dropped(self._place.read(files.DROPPED))
             self._problems.pop(files.DROPPED, None)
         except FileNotFoundError:
             self._dropped = {}
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             self._problems[files.DROPPED] = f"{files.DROPPED}: what was dropped is unknown ({reason(error)})."
-        self._levels = {}
-        for level in levels_in(self._place):
-            for name in self._place.names(files.moments_folder(level)):
-                if (ends := parse_name(name)) is not None:
-                    self._levels.setdefault(ends[0], []).append(_Level(level, *ends))
-        for found in self._levels.values():
-            found.sort(key=lambda level: (level.level, level.last), reverse=True)
 
     def _take_tails(self, tails: Mapping[int, str], ended: bool) -> None:
         # A sealed segment supersedes its tail, unless the batches that make it one are damaged.
-        sealed = {part.first for part in self._sealed.values()}
+        sealed = {first for part in self._sealed.values() for first, _, _ in part.sources}
         live = {first: name for first, name in tails.items() if first not in sealed}
         for first in [first for first in self._tails if first not in live]:
             del self._tails[first]
@@ -352,31 +391,66 @@ class FolderReader:
     def _batches_of(self, part: _Part) -> Table | None:
         if part.table is not None:
             return part.table
-        if part.key not in self._tables:
+        table = self._tables.get(part.key)
+        if table is None:
             name = f"{files.BATCHES}/{part.key}"
             try:
-                self._tables[part.key] = read_batches(Footer(self._place, name, part.first))
+                table = self._read_batches(part)
+                self._tables[part.key] = table
                 self._problems.pop(name, None)
             except Exception as error:  # a damaged file can fail in any way
                 self._problems[name] = _left_out(name, part.first, part.summary.last, error)
-                return None
-        return self._tables[part.key]
+        return table
+
+    def _read_batches(self, part: _Part) -> Table:
+        """Return the batches of a sealed part, from where they are now."""
+        key = part.key
+        while True:
+            try:
+                first = int(key.partition("-")[0].removesuffix(".parquet"))
+                table = read_batches(Footer(self._place, f"{files.BATCHES}/{key}", first))
+            except FileNotFoundError:
+                if (other := self._now_in(part)) in (None, key):
+                    raise
+                key = other
+            else:
+                low, high = np.searchsorted(table["batch"], [part.first, part.summary.last + 1])
+                return {name: values[low:high] for name, values in table.items()}
+
+    def _now_in(self, part: _Part) -> str | None:
+        """Return the file of batches into which those of a part were put together with others, if there is one."""
+        for first, last, key in batches_in(self._place.names(files.BATCHES)):
+            if first <= part.first and part.summary.last <= last:
+                return key
+        return None
 
     def _over(
-        self, parts: Sequence[_Part], stream: Stream, phase: Phase, start: int, stop: int, level: int, wanted: int
+        self,
+        parts: Sequence[_Part],
+        stream: Stream,
+        phase: Phase,
+        start: int,
+        stop: int,
+        level: int,
+        wanted: int,
+        vanishing: bool = False,
     ) -> Iterator[Piece]:
-        """Yield the columns of adjacent parts at the level `wanted`, read from files of up to `level`."""
+        """Yield the columns of adjacent parts at the level `wanted`, read from files of up to `level`.
+
+        With `vanishing`, raises a FileNotFoundError if a file of a level is gone; else reads what it sums up.
+        """
         at = 0
         while at < len(parts):
-            file, number = self._coarsest(parts[at:], phase, start, stop, level)
+            file, number = self._coarsest(parts[at:], phase, start, stop, level, vanishing)
             if file is not None:
-                yield from self._of_level(file, parts[at : at + number], stream, phase, start, stop, wanted)
+                mine = parts[at : at + number]
+                yield from self._of_level(file, mine, stream, phase, start, stop, wanted, vanishing)
             elif parts[at].has(phase, start, stop):
-                yield from self._of_part(parts[at], stream, phase, start, stop, wanted)
+                yield from self._of_part(parts[at], stream, phase, start, stop, wanted, vanishing)
             at += number
 
     def _coarsest(
-        self, parts: Sequence[_Part], phase: Phase, start: int, stop: int, level: int
+        self, parts: Sequence[_Part], phase: Phase, start: int, stop: int, level: int, vanishing: bool
     ) -> tuple[_Level | None, int]:
         """Return the coarsest file that begins with these parts, if there is one, and how many of them it sums up."""
         for file in self._levels.get(parts[0].first, ()) if level else ():
@@ -387,27 +461,45 @@ class FolderReader:
                 return None, len(mine)
             try:
                 sources = self._footer(file.names[1], file.first).facts["sources"]
-            except Exception:  # removed meanwhile, or damaged: what it sums up is elsewhere
+            except Exception as error:  # removed meanwhile, or damaged: what it sums up is elsewhere
+                if vanishing and isinstance(error, FileNotFoundError):
+                    raise
+                continue
+            if any(part.frames for part in mine):  # could not be sealed, and so is in no sum
                 continue
             if sources == [[first, crc] for part in mine for first, crc, recorded in part.sources if recorded]:
                 return file, len(mine)
         return None, 1
 
     def _of_level(
-        self, file: _Level, parts: Sequence[_Part], stream: Stream, phase: Phase, start: int, stop: int, wanted: int
+        self,
+        file: _Level,
+        parts: Sequence[_Part],
+        stream: Stream,
+        phase: Phase,
+        start: int,
+        stop: int,
+        wanted: int,
+        vanishing: bool,
     ) -> Iterator[Piece]:
         def below(first: int, last: int) -> Iterator[Piece]:
-            return self._over(parts, stream, phase, max(start, first), min(stop, last + 1), file.level - 1, wanted)
+            first, last = max(start, first), min(stop, last + 1)
+            return self._over(parts, stream, phase, first, last, file.level - 1, wanted, vanishing)
 
         try:
             columns, moments = (self._footer(name, file.first) for name in file.names)
             every = Groups.from_json(moments.facts["columns"])
             groups, where = every.of_phase(phase)
             touched = np.flatnonzero((groups.last >= start) & (groups.first < stop))
+            if len(touched) == 0:
+                return
             inside = np.flatnonzero((groups.first >= start) & (groups.last < stop))
             found = read_level(columns, moments, stream.id, len(every), where) if len(inside) else None
             _check_buckets(found, stream)
-        except Exception:  # removed meanwhile, or damaged: what it sums up is elsewhere
+        except Exception as error:  # removed meanwhile, or damaged: what it sums up is elsewhere
+            if vanishing and isinstance(error, FileNotFoundError):
+                raise
+            self._forget(file.names)
             yield from below(start, stop)
             return
         if len(inside) == 0:
@@ -422,9 +514,16 @@ class FolderReader:
             yield from below(int(groups.first[inside[-1] + 1]), int(groups.last[touched[-1]]))
 
     def _of_part(
-        self, part: _Part, stream: Stream, phase: Phase, start: int, stop: int, wanted: int
+        self, part: _Part, stream: Stream, phase: Phase, start: int, stop: int, wanted: int, vanishing: bool
     ) -> Iterator[Piece]:
-        if part.frames is None and part.summary.last <= self._dropped.get(0, -1):
+        if self._is_dropped(part):
+            if any(part.summary.last > self._dropped.get(finer, -1) for finer in range(wanted + 1)):
+                if vanishing:
+                    raise FileNotFoundError
+                self._problems["sums", part.first] = (
+                    f"{self._rank}: batches {part.first} to {part.summary.last} are left out of sums: they were dropped at "
+                    "finer levels, and this one is damaged or has grown beyond the snapshot; refresh() takes a new one."
+                )
             return
         table = self._batches_of(part)
         if table is None:
@@ -464,6 +563,11 @@ class FolderReader:
                     )
                     _check_buckets(found, stream)
             except Exception as error:  # a damaged file can fail in any way
+                self._forget([name])
+                if isinstance(error, FileNotFoundError):
+                    self._take_dropped()
+                    if self._is_dropped(part):  # since the snapshot was taken
+                        return False, None
                 self._problems[name, stream.id] = _left_out(
                     name, int(numbers[0]), int(numbers[-1]), error, f"the columns of {stream.name!r} in "
                 )
@@ -471,22 +575,31 @@ class FolderReader:
             self._problems.pop((name, stream.id), None)
         return True, found
 
-    def _units_of(self, part: _Part) -> Sequence[Units]:
+    def _is_dropped(self, part: _Part) -> bool:
+        return part.frames is None and part.summary.last <= self._dropped.get(0, -1)
+
+    def _units_of(self, part: _Part) -> dict[str, Sequence[Units]]:
+        """Return what is known of units in a part, by its key: or in what it was put together with since."""
         if part.frames is not None:
-            return part.units
-        if part.key in self._units:  # a sealed file never changes
-            return self._units[part.key]
+            return {part.key: part.units}
         if part.summary.units == 0:
-            return ()
-        name = f"{files.UNITS_FOLDER}/{part.key}"
-        try:
-            units = read_units(self._footer(name, part.first))
-        except Exception as error:  # a damaged file can fail in any way
-            self._problems[name] = _left_out(name, part.first, part.summary.last, error, "the units of ")
-            return ()
-        self._problems.pop(name, None)
-        self._units[part.key] = units
-        return units
+            return {}
+        key = part.key
+        while key not in self._units:  # a sealed file never changes
+            name = f"{files.UNITS_FOLDER}/{key}"
+            try:
+                first = int(key.partition("-")[0].removesuffix(".parquet"))
+                self._units[key] = read_units(self._footer(name, first))
+            except Exception as error:  # a damaged file can fail in any way
+                self._forget([name])
+                other = self._now_in(part) if isinstance(error, FileNotFoundError) else None
+                if other not in (None, key):
+                    key = other
+                    continue
+                self._problems[name] = _left_out(name, part.first, part.summary.last, error, "the units of ")
+                return {}
+            self._problems.pop(name, None)
+        return {key: self._units[key]}
 
     def _footer(self, name: str, first: int) -> Footer:
         with self._lock:
@@ -496,9 +609,15 @@ class FolderReader:
                 self._footers.popitem(last=False)
         return footer
 
+    def _forget(self, names: Sequence[str]) -> None:
+        """Read these footers anew the next time: the files may have been mended."""
+        with self._lock:
+            for name in names:
+                self._footers.pop(name, None)
+
     def _read_end(self) -> dict[str, Any] | None:
         try:
-            end = json.loads(self._place.read(files.END))
+            end = files.from_json(self._place.read(files.END))
             ended, dropped = str(end["reason"]), int(end["dropped"])
         except FileNotFoundError:
             return None

@@ -201,7 +201,7 @@ class SpanWriter(contextlib.AbstractContextManager["SpanWriter"]):
             for level, (groups, _) in zip(self._span.levels, self._parts, strict=True):
                 columns, moments = (self._folder / name for name in level_names(level, self._span.name))
                 for path in (columns, moments):
-                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.parent.mkdir(exist_ok=True)  # not its parents: a run that was deleted stays deleted
                 # Left in the opposite order: the moments, without which the columns do not count, come last.
                 moments_path = stack.enter_context(files.replacing(moments))
                 columns_path = stack.enter_context(files.replacing(columns))

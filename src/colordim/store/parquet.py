@@ -196,6 +196,11 @@ class Footer:
         """Checksum of the first row group."""
         return int(self.facts["crc"][0])
 
+    @property
+    def groups(self) -> int:
+        """Number of row groups."""
+        return int(self._metadata.num_row_groups)
+
     def read(self, group: int, columns: Sequence[str] | None) -> pa.Table:
         """Return a row group."""
         with (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,7 +130,7 @@ def _ranks_in(run: Place) -> list[int]:
 
 def _world_size(rank: Place) -> int:
     try:
-        return int(json.loads(rank.read(files.RANK_FILE))["world_size"])
+        return int(files.from_json(rank.read(files.RANK_FILE))["world_size"])
     except (OSError, ValueError, LookupError, TypeError):  # written before there were several, or damaged
         return 1
 

@@ -22,7 +22,7 @@ from colordim.errors import ArgumentError, ColordimError, StoreError
 from colordim.store import files
 from colordim.store.cutting import cut, keep_aside, sealed, tail_path, tails
 from colordim.store.description import read_info, read_streams
-from colordim.store.disk import Adopted, describe_rank, lay_out, read_json, to_json
+from colordim.store.disk import Adopted, describe_rank, lay_out, read_json
 from colordim.store.folder import FolderReader
 from colordim.store.place import LocalPlace
 from colordim.store.segments import Segment
@@ -176,7 +176,7 @@ def _resume(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resumed
     def lost(problems: Sequence[str]) -> None:
         new = (f"{problem[:-1]}; what is left of it is in {aside}." for problem in problems)
         there["damaged"] = [*damaged, *new]
-        files.write_text(rank / files.RANK_FILE, to_json(there))
+        files.write_text(rank / files.RANK_FILE, files.to_json(there))
 
     if aside:
         cut(reader, rank, stop, _ends(kept), lost)
@@ -194,7 +194,7 @@ def _resume(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resumed
     }
     # What was missing behind the cut is recorded again.
     earlier = [{**each, "missing": []} if each["batch"] > position.batch else each for each in there.get("resumed", [])]
-    files.write_text(rank / files.RANK_FILE, to_json({**there, "resumed": [*earlier, entry]}))
+    files.write_text(rank / files.RANK_FILE, files.to_json({**there, "resumed": [*earlier, entry]}))
     adopted = Adopted(len(reader.streams), len(kept["batch"]), _adopt(reader, rank))
     return Resumed(position, adopted, (*missing, *there.get("damaged", [])[len(damaged) :]))
 

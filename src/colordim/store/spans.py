@@ -17,6 +17,7 @@ from colordim.store.place import LocalPlace
 from colordim.store.pyramid import FACTOR
 from colordim.store.segments import Summary, batches_in, read_batches, sources_of
 from colordim.store.sparse import StreamColumns
+from colordim.store.tail import tails_in
 
 __all__ = ["SealedSegment", "Spans", "dropped_until", "sealed_segments", "sum_up"]
 
@@ -40,7 +41,16 @@ class SealedSegment:
 
 def sealed_segments(rank: Path) -> Iterator[SealedSegment]:
     """Yield the segments of a rank, ascending; those whose batches cannot be read are left out."""
-    place, end = LocalPlace(rank), -1
+    for _, sources, end in _batch_files(LocalPlace(rank)):
+        lasts = [*(source[0] - 1 for source in sources[1:]), *([end] if sources else [])]
+        for (start, crc, recorded), last in zip(sources, lasts, strict=True):
+            if recorded:
+                yield SealedSegment(start, last, crc)
+
+
+def _batch_files(place: LocalPlace) -> Iterator[tuple[int, list[tuple[int, int, int]], int]]:
+    """Yield the first batch, the segments and the last batch of each file of batches; of a damaged one no segments."""
+    end = -1
     for first, _, name in batches_in(place.names(files.BATCHES)):
         if first <= end:  # the file before was made of it
             continue
@@ -48,11 +58,9 @@ def sealed_segments(rank: Path) -> Iterator[SealedSegment]:
             footer = Footer(place, f"{files.BATCHES}/{name}", first)
             sources, end = sources_of(footer), Summary.from_json(footer.facts).last
         except Exception:  # a damaged file can fail in any way
-            continue
-        lasts = [*(source[0] - 1 for source in sources[1:]), end]
-        for (start, crc, recorded), last in zip(sources, lasts, strict=True):
-            if recorded:
-                yield SealedSegment(start, last, crc)
+            yield first, [], first
+        else:
+            yield first, sources, end
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,11 @@ class _Files:
             if any(footer.facts["sources"] != [list(each) for each in sources] for footer in footers):
                 continue
             span = Span(segments[0].first, last, sources, order)
-            if mine[0].last <= dropped or all(self._cover(level, mine) for level in range(1, span.levels.stop)):
+            # Without its own files it was being written when the writer was cut off.
+            own = all((span.first, last) in self.by_level.get(level, ()) for level in span.levels)
+            if mine[0].last <= dropped or (
+                own and all(self._cover(level, mine) for level in range(1, span.levels.start))
+            ):
                 return span
         return None
 
@@ -111,10 +123,15 @@ class Spans:
     def __init__(self, rank: Path) -> None:
         self._rank = rank
         self._spans: list[Span] = []
+        self._holes: set[int] = set()
 
     def add(self, span: Span) -> None:
         """Take one more span, of the newest segment."""
         self._spans.append(span)
+
+    def skip(self, first: int) -> None:
+        """Take note that what begins with the batch `first` is in no span: no span may reach over it."""
+        self._holes.add(first)
 
     def join(self, streams: Sequence[Stream], between: Callable[[], None]) -> None:
         """Sum up four adjacent spans of an order together, wherever there are so many.
@@ -127,13 +144,15 @@ class Spans:
         at = 0
         while at + FACTOR <= len(self._spans):
             four = self._spans[at : at + FACTOR]
-            if len({span.order for span in four}) > 1:
+            over = any(four[0].first < hole < four[-1].first for hole in self._holes)
+            if over or len({span.order for span in four}) > 1:
                 at += 1
                 continue
             try:
                 self._spans[at : at + FACTOR] = [join(self._rank, four, streams, between)]
             except (FileNotFoundError, ValueError, LookupError):  # taken away or damaged: readers do without
                 self._spans[at : at + FACTOR] = []
+                self.skip(four[0].first)
             at = 0
 
     def restore(self) -> list[SealedSegment]:
@@ -144,6 +163,9 @@ class Spans:
         self._spans = []
         missing: list[SealedSegment] = []
         segments = list(sealed_segments(self._rank))
+        found = list(_batch_files(place))
+        self._holes = {first for first, sources, _ in found if not sources}
+        self._holes |= tails_in(place.names()).keys() - {source[0] for _, sources, _ in found for source in sources}
         while segments:
             span = there.largest(place, segments, dropped)
             if span is None:
@@ -169,6 +191,7 @@ class Spans:
                 self._spans.append(sum_up(self._rank, segment, streams, between))
             except (FileNotFoundError, ValueError, LookupError):
                 unread.append(segment)
+                self.skip(segment.first)
         self._spans.sort(key=lambda span: span.first)
         self.join(streams, between)
         return unread

@@ -12,7 +12,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from colordim.store.place import Place
 from colordim.store.sparse import Columns
 from colordim.store.table import arrow, arrow_batches, arrow_units, numbers, units_of
 
-__all__ = ["MAGIC", "Frame", "TailReader", "TailWriter"]
+__all__ = ["MAGIC", "Frame", "TailReader", "TailWriter", "tails_in"]
 
 MAGIC = b"colordim tail 1\n"
 _MARKER = b"\xc0\x1dFr"
@@ -128,6 +128,12 @@ def _columns_of(table: pa.Table, number: int) -> Columns:
         bucket=numbers(lists["bucket"].values).astype(np.int32),
         counts=numbers(lists["counts"].values).reshape(int(offsets[-1]), number),
     )
+
+
+def tails_in(names: Iterable[str]) -> dict[int, str]:
+    """Return the first batch and the name of each tail among `names`."""
+    found = {name[5:-4]: name for name in names if name.startswith("tail-") and name.endswith(".cdt")}
+    return {int(first): name for first, name in found.items() if first.isdecimal()}
 
 
 class TailWriter:

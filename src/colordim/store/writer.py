@@ -425,8 +425,9 @@ class FolderWriter:
         if everything or overdue or full:
             self._disk.cut()
             self._open_since = None
+        failed = self._sealing.at is not None  # perhaps only what comes behind sealing: levels, trimming
         paused = self._sealing.at is not None and self._sealing.at > time.monotonic()
-        if not self._disk.unsealed or (paused and not everything):
+        if not (self._disk.unsealed or failed) or (paused and not everything):
             return
         try:
             self._disk.seal(tuple(self._streams), self._write_if_due)
