@@ -65,7 +65,7 @@ class _Part:
     def has(self, phase: Phase, start: int, stop: int) -> bool:
         """Whether any batch of the phase may lie in ``start <= index < stop``."""
         first, last, recorded = self.summary.phases.get(phase, (0, -1, 0))
-        return recorded > 0 and first < stop and last >= start
+        return min(recorded, self.summary.recorded) > 0 and first < stop and last >= start
 
 
 @dataclass(frozen=True)
