@@ -517,13 +517,7 @@ class FolderReader:
         self, part: _Part, stream: Stream, phase: Phase, start: int, stop: int, wanted: int, vanishing: bool
     ) -> Iterator[Piece]:
         if self._is_dropped(part):
-            if any(part.summary.last > self._dropped.get(finer, -1) for finer in range(wanted + 1)):
-                if vanishing:
-                    raise FileNotFoundError
-                self._problems["sums", part.first] = (
-                    f"{self._rank}: batches {part.first} to {part.summary.last} are left out of sums: they were dropped at "
-                    "finer levels, and this one is damaged or has grown beyond the snapshot; refresh() takes a new one."
-                )
+            self._miss(part, wanted, vanishing)
             return
         table = self._batches_of(part)
         if table is None:
@@ -536,6 +530,8 @@ class FolderReader:
         if part.frames is None:
             there, found = self._of_sealed(part, stream, table["batch"][recorded])
             if not there:
+                if self._is_dropped(part):  # since the snapshot was taken
+                    self._miss(part, wanted, vanishing)
                 return
         else:
             found = Columns.stream_of(part.frames, stream.id)
@@ -574,6 +570,17 @@ class FolderReader:
                 return False, None
             self._problems.pop((name, stream.id), None)
         return True, found
+
+    def _miss(self, part: _Part, wanted: int, vanishing: bool) -> None:
+        """Say it if a part that was dropped should be in sums of the level `wanted`."""
+        if all(part.summary.last <= self._dropped.get(finer, -1) for finer in range(wanted + 1)):
+            return
+        if vanishing:
+            raise FileNotFoundError
+        self._problems["sums", part.first] = (
+            f"{self._rank}: batches {part.first} to {part.summary.last} are left out of sums: they were dropped at "
+            "finer levels, and this one is damaged or has grown beyond the snapshot; refresh() takes a new one."
+        )
 
     def _is_dropped(self, part: _Part) -> bool:
         return part.frames is None and part.summary.last <= self._dropped.get(0, -1)
