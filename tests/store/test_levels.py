@@ -127,7 +127,7 @@ def test_levels_are_read_and_nothing_else(kit: Any, tmp_path: Path, monkeypatch:
         opened.append(name)
         return Footer(place, name, first)
 
-    monkeypatch.setattr("colordim.store.folder.Footer", watched)
+    monkeypatch.setattr("colordim.store.snapshot.Footer", watched)
     reader = FolderReader(tmp_path)
     opened.clear()
     block = Run(reader).overview(stream, 4)

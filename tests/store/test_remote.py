@@ -528,7 +528,7 @@ def test_a_refresh_that_fails_half_way_keeps_the_old_snapshot(
         raise OSError("Connection reset")
 
     with monkeypatch.context() as patch:
-        patch.setattr("colordim.store.folder.read_streams", fail)
+        patch.setattr("colordim.store.snapshot.read_streams", fail)
         with pytest.raises(StoreError, match="Connection reset"):
             run.refresh()
     assert_same(run, colordim.open(tmp_path / "before"))
