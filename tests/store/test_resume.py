@@ -595,10 +595,10 @@ def test_a_run_that_is_being_recorded_is_refused(
     path = tmp_path / "run"
     shutil.copytree(recorded["killed"], path)
     file = path / "rank=0/rank.json"
-    described = json.loads(file.read_text())
+    described = files.from_json(file.read_bytes())
 
     def written_by(**changed: Any) -> None:
-        file.write_text(json.dumps(described | {"pid": other_process.pid, "begun": time.time()} | changed))
+        file.write_text(files.to_json(described | {"pid": other_process.pid, "begun": time.time()} | changed))
 
     written_by()
     with pytest.raises(StoreError, match=f"is being recorded by process {other_process.pid}: stop that first"):
