@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colordim.store import files
-from colordim.store.levels import level_names, parse_name
+from colordim.store.levels import first_of, level_names, parse_name, span_name
 from colordim.store.parquet import Footer
 from colordim.store.place import LocalPlace
 from colordim.store.pyramid import FACTOR
@@ -59,10 +59,12 @@ def trim(rank: Path, max_bytes: int) -> int:
         If the folder cannot be read or written; what was dropped by then is written down.
     """
     total = sum(path.stat().st_size for path in rank.rglob("*") if path.is_file())
-    pairs = list(_pairs(rank))
+    # On the way of every segment that is sealed: not every file is looked at again while there is room.
+    pairs = list(_pairs(rank)) if total > max_bytes else []
     try:
         dropped = dict(read_dropped(_read(rank / files.DROPPED)))
     except ValueError:  # damaged: what is dropped is what lies before what there is
+        pairs = pairs or list(_pairs(rank))
         begin = {pair.level: pair.first for pair in reversed(pairs)}
         dropped = {level: first - 1 for level, first in begin.items() if first > min(begin.values())}
     for pair in _oldest_first(pairs):
@@ -107,8 +109,7 @@ def _fold(rank: Path, last: int) -> None:
             sources += sources_of(footer)
         else:
             end = Summary.from_json(footer.facts).last
-            name = f"{files.numbered(four[0][0])}-{files.numbered(end)}.parquet"
-            write_batches(rank, name, four[0][0], join_batches(tables), units, sources)
+            write_batches(rank, span_name(four[0][0], end), four[0][0], join_batches(tables), units, sources)
             for _, old in four:
                 _remove_batches(rank, old)
 
@@ -179,7 +180,7 @@ def _pairs(rank: Path) -> Iterator[_Pair]:
     level = 0
     while (folder := rank / files.moments_folder(level)).exists() or level == 0:
         names = sorted(path.name for path in folder.glob("[0-9]*.parquet"))
-        starts = [int(name.partition("-")[0].removesuffix(".parquet")) for name in names]
+        starts = [first_of(name) for name in names]
         for at, name in enumerate(names):
             # A segment's name has no last batch: it ends before the next one, and the newest is never asked for.
             ends = parse_name(name) or (starts[at], starts[at + 1] - 1 if at + 1 < len(starts) else starts[at])

@@ -40,12 +40,14 @@ __all__ = [
     "Groups",
     "Span",
     "SpanWriter",
+    "first_of",
     "join",
     "level_names",
     "levels_in",
     "parse_name",
     "read_level",
     "remove",
+    "span_name",
 ]
 
 IntArray = npt.NDArray[np.int64]
@@ -157,7 +159,7 @@ class Span:
     @property
     def name(self) -> str:
         """Name of its files."""
-        return f"{files.numbered(self.first)}-{files.numbered(self.last)}.parquet"
+        return span_name(self.first, self.last)
 
     @property
     def levels(self) -> range:
@@ -363,6 +365,16 @@ def levels_in(place: Place) -> list[int]:
     """Return the levels above 0 that a rank has files of, ascending."""
     numbers = [name.removeprefix("level=") for name in place.names("moments") if name.startswith("level=")]
     return sorted(int(number) for number in numbers if number.isdecimal() and number != "0")
+
+
+def span_name(first: int, last: int) -> str:
+    """Return the name of the files of the batches `first` to `last`, of several segments."""
+    return f"{files.numbered(first)}-{files.numbered(last)}.parquet"
+
+
+def first_of(name: str) -> int:
+    """Return the first batch in a sealed file, by its name: that of a segment, or of several."""
+    return int(name.partition("-")[0].removesuffix(".parquet"))
 
 
 def parse_name(name: str) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from colordim.errors import ColordimError
 from colordim.store import files
 from colordim.store.budget import read_dropped
 from colordim.store.description import read_facts, read_info, read_streams, unreadable
-from colordim.store.levels import level_names, levels_in, parse_name
+from colordim.store.levels import first_of, level_names, levels_in, parse_name, span_name
 from colordim.store.memory import batch_table
 from colordim.store.parquet import Footer
 from colordim.store.place import Place, place_of, reason
@@ -28,11 +28,8 @@ from colordim.store.tail import TailReader, tails_in
 
 __all__ = ["LevelFiles", "Part", "Snapshot", "left_out"]
 
-IntArray = npt.NDArray[np.int64]
 Table = Mapping[str, npt.NDArray[Any]]
 
-#: Columns of a block at most, so that a block of the default axis stays below 10 MB.
-_BLOCK = 1024
 #: Footers of sealed files that are kept: with many streams one takes half a megabyte.
 _FOOTERS = 64
 #: How often the folder is listed again because a tail was sealed meanwhile.
@@ -77,7 +74,7 @@ class LevelFiles:
     @property
     def names(self) -> tuple[str, str]:
         """Names of the columns and the moments."""
-        return level_names(self.level, f"{files.numbered(self.first)}-{files.numbered(self.last)}.parquet")
+        return level_names(self.level, span_name(self.first, self.last))
 
 
 class Snapshot:
@@ -372,8 +369,7 @@ class Snapshot:
         key = part.key
         while True:
             try:
-                first = int(key.partition("-")[0].removesuffix(".parquet"))
-                table = read_batches(Footer(self._place, f"{files.BATCHES}/{key}", first))
+                table = read_batches(Footer(self._place, f"{files.BATCHES}/{key}", first_of(key)))
             except FileNotFoundError:
                 if (other := self._now_in(part)) in (None, key):
                     raise
@@ -399,8 +395,7 @@ class Snapshot:
         while key not in self._units:  # a sealed file never changes
             name = f"{files.UNITS_FOLDER}/{key}"
             try:
-                first = int(key.partition("-")[0].removesuffix(".parquet"))
-                self._units[key] = read_units(self._footer(name, first))
+                self._units[key] = read_units(self._footer(name, first_of(key)))
             except Exception as error:  # a damaged file can fail in any way
                 self._forget([name])
                 other = self._now_in(part) if isinstance(error, FileNotFoundError) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,11 @@ class SealedSegment:
 
 def sealed_segments(rank: Path) -> Iterator[SealedSegment]:
     """Yield the segments of a rank, ascending; those whose batches cannot be read are left out."""
-    for _, sources, end in _batch_files(LocalPlace(rank)):
+    yield from _segments_of(_batch_files(LocalPlace(rank)))
+
+
+def _segments_of(found: Iterable[tuple[int, list[tuple[int, int, int]], int]]) -> Iterator[SealedSegment]:
+    for _, sources, end in found:
         lasts = [*(source[0] - 1 for source in sources[1:]), *([end] if sources else [])]
         for (start, crc, recorded), last in zip(sources, lasts, strict=True):
             if recorded:
@@ -162,8 +166,8 @@ class Spans:
         dropped = dropped_until(place)
         self._spans = []
         missing: list[SealedSegment] = []
-        segments = list(sealed_segments(self._rank))
         found = list(_batch_files(place))
+        segments = list(_segments_of(found))
         self._holes = {first for first, sources, _ in found if not sources}
         self._holes |= tails_in(place.names()).keys() - {source[0] for _, sources, _ in found for source in sources}
         while segments:
