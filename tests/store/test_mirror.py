@@ -473,7 +473,8 @@ def test_refused(kit: Any, tmp_path: Path, ssd: Path, monkeypatch: pytest.Monkey
 
 def test_recording_a_model(tmp_path: Path, ssd: Path) -> None:
     """rec.run shows what is only on scratch, and goes on being right when scratch is gone."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     model = torch.nn.Sequential(torch.nn.Identity())
     with colordim.record(model, folder=tmp_path / "run", scratch=ssd) as rec:
         for number in range(3):
