@@ -29,17 +29,22 @@ ORDER = [
     "reading",
     "asking",
     "views",
+    "publish",
     "api",
     "__init__",
     "doctor",
+    "importing",
     "integrations",
+    "fastai",
+    "lightning",
+    "huggingface",
     "demo",
     "cli",
     "__main__",
 ]
 
 #: Rooms that may import torch; all others must work without it.
-WITH_TORCH = {"binning", "recording", "doctor", "integrations", "demo"}
+WITH_TORCH = {"binning", "recording", "doctor", "integrations", "fastai", "lightning", "huggingface", "demo"}
 
 #: Rooms that must not know of each other although the order would allow it.
 STRANGERS = {("store", "binning"), ("store", "recording"), ("run", "recording"), ("charts", "run"), ("charts", "store")}

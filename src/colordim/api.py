@@ -191,17 +191,53 @@ class Recording:
         After the first such block nothing outside of one is counted. A block that is left by an
         exception is not kept.
         """
-        recorder = self._recorder
-        if recorder is None:
-            yield
-            return
-        recorder.begin(phase)
+        self.begin(phase)
         try:
             yield
         except BaseException:
-            recorder.discard()
+            self.discard()
             raise
-        recorder.commit()
+        self.commit()
+
+    def manage(self) -> Recording:
+        """Take for batches only what lies between :meth:`begin` and :meth:`commit`, and pass over the rest without a word.
+
+        For callbacks of a framework, around whose batches the model runs for other reasons too: sanity checks, learning
+        rate finders, predictions.
+        """
+        if self._recorder is not None:
+            self._recorder.manage()
+        return self
+
+    def begin(self, phase: Phase = "train") -> None:
+        """Open a batch of `phase`, where the two ends of :meth:`batch` lie in two functions: callbacks of a framework.
+
+        From the first one on nothing outside of a batch is counted.
+
+        Raises
+        ------
+        ArgumentError
+            If there is no such phase.
+        RecordingError
+            If a batch that was opened here is open.
+        """
+        if self._recorder is not None:
+            self._recorder.begin(phase)
+
+    def commit(self) -> None:
+        """Close the batch that :meth:`begin` opened, and keep it."""
+        if self._recorder is not None:
+            self._recorder.commit()
+
+    def discard(self) -> None:
+        """Close the batch that :meth:`begin` opened, and forget it."""
+        if self._recorder is not None:
+            self._recorder.discard()
+
+    def forward_over(self) -> None:
+        """Count no further outputs into the batch that is open, but what its backward pass and its step bring."""
+        if self._recorder is not None:
+            self._recorder.forward_over()
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the recording is, for the checkpoint of the training: ``record(resume=...)`` goes on from there.

@@ -97,6 +97,7 @@ class Recorder:
         position: Position | None = None,
     ) -> None:
         self.notices = Notices()
+        self._managed = False
         self._position = position = position or Position()
         self._model: nn.Module | None = model
         self._is_compiled = compiled.is_compiled(model)
@@ -233,6 +234,14 @@ class Recorder:
         with self._lock:
             self._explicit = True
             self._counting = self._open(phase)
+
+    def manage(self) -> None:
+        """Let windows be explicit from now on, as a framework's events open them: what runs outside of them is meant to."""
+        self._managed = self._explicit = True
+
+    def forward_over(self) -> None:
+        """Count no further outputs into the window, while what backward and the optimiser bring still belongs to it."""
+        self._activations = False
 
     def commit(self) -> None:
         """Close the explicit window and keep its batch."""
@@ -499,7 +508,7 @@ class Recorder:
         return self._activations and layer not in self._layers.disabled and self._here() and not replaying()
 
     def _fired_outside(self, layer: int) -> None:
-        if not self._here() or replaying():
+        if self._managed or not self._here() or replaying():
             return
         name = self._layers.names[layer]
         way_out = (

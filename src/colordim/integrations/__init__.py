@@ -1,0 +1,1 @@
+"""Frameworks: their events become windows."""
