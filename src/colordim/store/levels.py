@@ -33,7 +33,7 @@ from colordim.store.parquet import (
 from colordim.store.place import LocalPlace, Place
 from colordim.store.pyramid import FACTOR
 from colordim.store.sparse import StreamColumns
-from colordim.store.table import arrow, arrow_texts
+from colordim.store.table import arrow_texts
 
 __all__ = [
     "DEPTH",
