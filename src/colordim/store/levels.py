@@ -1,9 +1,10 @@
 """Levels on the disk: exact sums of adjacent columns, so that a long run is seen without being read.
 
-A *span* is a sealed segment, or four adjacent spans of the order below. A span of order j has files of the levels
-j + 1 to j + :data:`DEPTH`; when four of them become one of order j + 1, its files replace theirs but those of level
-j + 1, which hold as many columns as a file should. So a level has few files, however long the run is, and each column
-is written about once. They say which segments they sum up: what does not match these is stale, and not read.
+A *span* is a sealed segment, which is of order 0, or four adjacent spans of the order below. A span of order j has files
+of the levels j + 1 to j + :data:`DEPTH`, a segment of level 1 alone; when four of them become one of order j + 1, its files
+replace theirs but those of level j + 1, which hold as many columns as a file should. So a level has few files, however long
+the run is, and each column is written about once. They say which segments they sum up: what does not match these is stale,
+and not read.
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ __all__ = [
 
 IntArray = npt.NDArray[np.int64]
 
-#: Levels that a span is written at.
-DEPTH = 1
+#: Levels that a span of several segments is written at: with one, an overview would have to read finer sums. A segment has
+#: one, as another would cost a tenth of the writer's time.
+DEPTH = 2
 
 _PHASES = [phase.encode() for phase in PHASES]
 
@@ -164,7 +166,7 @@ class Span:
     @property
     def levels(self) -> range:
         """Levels at which it is written."""
-        return range(self.order + 1, self.order + 1 + DEPTH)
+        return range(self.order + 1, self.order + 1 + (DEPTH if self.order else 1))
 
 
 def level_names(level: int, name: str) -> tuple[str, str]:
