@@ -139,7 +139,8 @@ def spread(lefts: FloatArray, rights: FloatArray, counts: FloatArray, edges: Flo
     after = np.searchsorted(rights, upper, side="left")  # buckets that end below an edge, and points below it
     at = np.minimum(after, len(counts) - 1)
     width = rights[at] - lefts[at]
-    part = np.clip((upper - lefts[at]) / np.where(width > 0, width, 1.0), 0.0, 1.0)
+    with np.errstate(over="ignore"):  # far beyond a narrow bucket
+        part = np.clip((upper - lefts[at]) / np.where(width > 0, width, 1.0), 0.0, 1.0)
     part = np.where((after < len(counts)) & (width > 0), part, 0.0)
     cumulative = np.rint(total[after] + part * counts[at])
     return np.diff(np.concatenate([[0.0], cumulative, np.rint(total[-1:])])).astype(np.int64)

@@ -76,7 +76,7 @@ def _joined(edges: FloatArray, counts: IntArray) -> Buckets:
 
 
 def _halved(axis: Axis, edges: FloatArray, counts: IntArray) -> tuple[Axis, FloatArray, IntArray]:
-    """Add up buckets two by two; on a signed-log axis those of a sign, so that zero stays alone."""
+    """Add up buckets two by two; on a signed-log axis, while it has mantissa bits, those of a sign: zero stays alone."""
     if isinstance(axis, SignedLogAxis) and axis.bits:
         coarser = SignedLogAxis(axis.bits - 1)
         return coarser, value_edges(coarser), axis.merge(counts, coarser)
