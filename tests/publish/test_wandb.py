@@ -46,6 +46,7 @@ def records(path: Path) -> Iterator[Any]:
 
 def history(folder: Path) -> tuple[list[dict[str, Any]], list[Any]]:
     """Return the rows of the only offline run in a folder, and its metrics."""
+    wandb.teardown()  # its service writes the last block only when it ends
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     rows: list[dict[str, Any]] = []
     metrics: list[Any] = []
