@@ -159,9 +159,7 @@ def _folders(folder: Path) -> list[tuple[Phase, Path]]:
     known = [(phase, path) for phase, path in zip(phases, below, strict=True) if phase]
     if len(known) < len(below) or len({phase for phase, _ in known}) < len(known):
         names = ", ".join(str(path.relative_to(folder)) for path in below[:4])
-        raise ArgumentError(
-            f"{folder} holds several trainings, or none ({names or 'no event files'}): name one of them."
-        )
+        raise ArgumentError(f"{folder} holds several trainings ({names}): name one of them.")
     return known
 
 

@@ -234,7 +234,7 @@ def test_an_epoch_that_ranks_lack_batches_of_waits_for_one_more() -> None:
     from colordim.column import Stream
 
     class Ranks(MemoryStore):
-        partial = (False,) * 4
+        partial: tuple[bool, ...] = (False,) * 4
 
         def batches(self) -> Any:
             import numpy as np

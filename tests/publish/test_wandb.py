@@ -102,7 +102,7 @@ def test_what_others_log_for_their_step_is_not_dropped(run: colordim.Run, offlin
         mine.log({"accuracy": step / 2}, step=step)
     active.close()
     assert wandb.run is mine
-    mine.finish()
+    wandb.finish()
     rows, _ = history(offline)
     assert [(row["loss"], row["accuracy"], row[STEP]) for row in rows] == [(0, 0, 4), (0.25, 0.5, 9), (0.5, 1, 11)]
 

@@ -14,7 +14,6 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import colordim
 from colordim.column import KINDS
 from colordim.publish.epochs import Span, spans
 from colordim.store.ranks import RunReader
@@ -57,7 +56,7 @@ def draw_beside(run: Run, span: Span) -> dict[str, bytes]:
     OSError, RuntimeError
         If there is no such process, or it failed.
     """
-    source = str(Path(str(colordim.__file__)).parents[1])
+    source = str(Path(__file__).parents[2])  # where this package was found
     paths = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
     with TemporaryDirectory(prefix="colordim-") as out:
         command = [sys.executable, "-m", __name__, run.path, str(span.epoch), out]
