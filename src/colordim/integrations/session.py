@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import colordim
 from colordim.errors import ColordimError, RecordingError
+from colordim.publish.target import portable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -163,7 +164,8 @@ class Session:
             self._path, self._position = str(state["run"]), dict(state)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**Session(**self._options).__dict__, "_path": self._path}
+        options = {**self._options, "log_to": portable(self._options.get("log_to"))}
+        return {**Session(**options).__dict__, "_path": self._path}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Session:
         copy = Session.__new__(Session)

@@ -269,6 +269,11 @@ class Recorder:
                 self._close()
             self._batches.epoch()
 
+    @property
+    def current_epoch(self) -> int:
+        """Number of the epoch; may be asked for by any thread."""
+        return self._clock.current
+
     def log(self, values: dict[str, object]) -> None:
         """Log numbers with the batch that is open, or else with the last one."""
         if self._here():
