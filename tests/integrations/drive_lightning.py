@@ -31,13 +31,20 @@ class Exact(pl.LightningModule):
     def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
         self.net(batch[0])
 
+    def loader(self, rows: int) -> DataLoader[tuple[torch.Tensor, ...]]:
+        """Return every other row, where there are two processes, in batches of eight in all."""
+        number = self.trainer.world_size
+        rows_of_all = torch.arange(rows * 4).reshape(rows, 4) * 3 % 5 - 2.0
+        return DataLoader(TensorDataset(rows_of_all[self.global_rank :: number]), batch_size=8 // number)
+
+    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        return self.loader(16)
+
+    def val_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        return self.loader(8)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.net.parameters(), 1.0)
-
-
-def loaders(batch_size: int) -> tuple[DataLoader[list[torch.Tensor]], DataLoader[list[torch.Tensor]]]:
-    train, valid = (torch.arange(rows * 4).reshape(rows, 4) * 3 % 5 - 2.0 for rows in (16, 8))
-    return DataLoader(TensorDataset(train), batch_size=batch_size), DataLoader(TensorDataset(valid), batch_size=batch_size)
 
 
 def fit(model: Exact, callback: ColorDim, strategy: str, root: Path) -> None:
@@ -47,13 +54,14 @@ def fit(model: Exact, callback: ColorDim, strategy: str, root: Path) -> None:
         accelerator="cpu",
         devices=2,
         strategy=strategy,
+        use_distributed_sampler=False,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=root,
     )
-    trainer.fit(model, *loaders(4))
+    trainer.fit(model)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
+from io import BytesIO
 from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import PIL.Image
 from torch.nn.modules.loss import _Loss
 from torch.nn.parallel import DistributedDataParallel
 
@@ -236,10 +238,13 @@ def draw_figures(trainer: Any, session: Session) -> None:
     figure = session.run.colorful()
     for client in boards:
         client.add_figure("colordim/colorful", figure, global_step=trainer.global_step)
+    if others:
+        picture = BytesIO()
+        figure.savefig(picture, format="png")
+        image = importlib.import_module("wandb").Image(PIL.Image.open(picture))  # it knows no classes of figures but one
     for client in others:
         # W&B drops what is logged for a step that is over: a metric of our own takes the place of step=.
         client.define_metric("colordim/*", step_metric="colordim/step")
-        image = importlib.import_module("wandb").Image(figure)
         client.log({"colordim/colorful": image, "colordim/step": trainer.global_step})
 
 
