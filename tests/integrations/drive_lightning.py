@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from colordim.lightning import ColorDim
 
 
-class Exact(pl.LightningModule):
+class Exact(pl.LightningModule):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -67,13 +67,14 @@ def fit(model: Exact, callback: ColorDim, strategy: str, root: Path) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    root, found = Path(sys.argv[1]), {}
+    root, found = Path(sys.argv[1]), dict[str, object]()
+    os.chdir(root)
     if "LOCAL_RANK" not in os.environ:  # the launcher runs this script once more for the second process
         model, callback = Exact(), ColorDim(folder=root / "spawned", kinds=("activation", "weight"))
         for strategy in ("ddp_fork", "ddp_spawn"):
             fit(model, callback, strategy, root)
             found[strategy] = callback.run.length("train"), callback.state_dict()["train"]
         found["bases"] = [base.__module__ for base in type(callback).__mro__]
-    fit(Exact(), ColorDim(folder=root / "launched", kinds=("activation", "weight")), "ddp", root)
+    fit(Exact(), ColorDim(kinds=("activation", "weight")), "ddp", root)
     if os.environ["LOCAL_RANK"] == "0":
         (root / "found.json").write_text(json.dumps(found), encoding="utf-8")

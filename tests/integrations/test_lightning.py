@@ -8,7 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 import colordim
 from colordim.axis import LinearAxis
+from colordim.column import Phase
 from colordim.errors import ArgumentError, ColordimWarning, DependencyError, RecordingError
 from colordim.integrations import lightning as integration
 from colordim.lightning import ColorDim
@@ -50,7 +51,7 @@ TRAIN = (8, 8, 6)  # the batches of an epoch
 VALID = (5,)
 
 
-class Net(pl.LightningModule):
+class Net(pl.LightningModule):  # type: ignore[misc]
     """Notes by itself which batches it is given, and how long they are."""
 
     def __init__(self) -> None:
@@ -176,7 +177,7 @@ def test_tuners_are_not_recorded(trainer: Callable[..., pl.Trainer], callback: C
     assert lengths(callback) == (6, 2)
 
 
-class EachEpoch(LearningRateFinder):
+class EachEpoch(LearningRateFinder):  # type: ignore[misc]
     """As Lightning's documentation has it."""
 
     def on_fit_start(self, *_: Any) -> None: ...
@@ -196,7 +197,7 @@ def test_a_finder_among_the_callbacks_is_not_recorded(
     assert callback.run.batches["step"].tolist() == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
-class Lean(pl.LightningModule):
+class Lean(pl.LightningModule):  # type: ignore[misc]
     """Has little for a compiler to trace."""
 
     def __init__(self) -> None:
@@ -250,7 +251,7 @@ class Adversarial(Net):
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
         self.seen["train"].append(3 * len(batch[0]))
-        for optimizer in self.optimizers():  # type: ignore[union-attr]
+        for optimizer in self.optimizers():
             optimizer.zero_grad()
             loss = self.step(batch)
             self.manual_backward(loss)
@@ -301,7 +302,7 @@ def test_a_skipped_epoch_leaves_nothing_behind(trainer: Callable[..., pl.Trainer
     assert callback.state_dict()["train"] == 2
 
 
-class Looks(pl.Callback):
+class Looks(pl.Callback):  # type: ignore[misc]
     """Runs the model at the end of each batch, as those do that draw samples."""
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
@@ -426,7 +427,7 @@ def test_a_crash_keeps_what_was_there(trainer: Callable[..., pl.Trainer], callba
     assert lengths(callback) == (9, 3)
 
 
-class Interrupted(pl.Callback):
+class Interrupted(pl.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == 1:
             raise KeyboardInterrupt
@@ -542,7 +543,7 @@ class Client:
         self.calls.append({name: type(value).__name__ for name, value in values.items()})
 
 
-class Logger(CSVLogger):
+class Logger(CSVLogger):  # type: ignore[misc]
     client: Client
 
     @property
@@ -553,7 +554,7 @@ class Logger(CSVLogger):
 def logger(tmp_path: Path, client: Client) -> Logger:
     made = Logger(tmp_path / "csv")
     made.client = client
-    made.save = made.finalize = made.log_hyperparams = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    made.save = made.finalize = made.log_hyperparams = lambda *_, **__: None
     return made
 
 
@@ -612,27 +613,6 @@ def test_without_lightning_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         ColorDim()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def driven(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path]]:
-    """Begin to train in two processes, in the background; return a function that waits for the end."""
-    folder = tmp_path_factory.mktemp("driven")
-    log = folder / "output.log"
-    with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            [sys.executable, DRIVER, folder], stdout=output, stderr=subprocess.STDOUT
-        )
-
-        def wait() -> Path:
-            assert process.wait(250) == 0, log.read_text("utf-8")
-            return folder
-
-        try:
-            yield wait
-        finally:
-            process.kill()
-            process.wait()
-
-
 def alone(folder: Path, fits: int) -> colordim.Run:
     """Return what one process records of the same data, in batches twice as long."""
     model, callback = drive_lightning.Exact(), ColorDim(folder=folder, kinds=("activation", "weight"))
@@ -641,33 +621,31 @@ def alone(folder: Path, fits: int) -> colordim.Run:
     return callback.run
 
 
-@pytest.mark.parametrize(("name", "fits"), [("launched", 1), ("spawned", 2)])
 @pytest.mark.pitfall("processes that a trainer launches")
-def test_two_processes_are_one_run_that_adds_up(
-    driven: Callable[[], Path], tmp_path: Path, name: str, fits: int
-) -> None:
-    expected = alone(tmp_path / "alone", fits)
-    run = colordim.open(driven() / name)
-    assert sorted(path.name for path in (driven() / name).glob("rank=*")) == ["rank=0", "rank=1"]
-    assert run.problems == ()
-    assert set(run.batches["ranks"]) == {2}
-    for phase, batches, rows in (("train", 2 * fits, 8), ("valid", fits, 8)):
-        assert run.length(phase) == expected.length(phase) == batches
-        for layer, features in (("net.0", 8), ("net.1", 8), ("net.2", 2)):
-            stream, same = run.stream(layer, "activation"), expected.stream(layer, "activation")
-            assert run.moments(stream, phase=phase)["size"].tolist() == [rows * features] * batches
-            np.testing.assert_array_equal(run.counts(stream, phase=phase), expected.counts(same, phase=phase))
-            np.testing.assert_array_equal(
-                run.moments(stream, phase=phase)["sum"], expected.moments(same, phase=phase)["sum"]
-            )
-    stream, same = run.stream("net.0.weight", "weight"), expected.stream("net.0.weight", "weight")
-    np.testing.assert_array_equal(run.counts(stream), expected.counts(same))
-
-
-@pytest.mark.pitfall("processes that a trainer launches")
-def test_the_process_that_launches_them_finds_their_run(driven: Callable[[], Path]) -> None:
-    found = json.loads((driven() / "found.json").read_text("utf-8"))
+def test_two_processes_are_one_run_that_adds_up(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, DRIVER, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    launched = list((tmp_path / "runs").iterdir())
+    assert len(launched) == 1, "rank 0 names it for both"
+    for folder, fits in ((launched[0], 1), (tmp_path / "spawned", 2)):
+        run, expected = colordim.open(folder), alone(tmp_path / f"alone-{fits}", fits)
+        assert sorted(path.name for path in folder.glob("rank=*")) == ["rank=0", "rank=1"]
+        assert run.problems == ()
+        assert set(run.batches["ranks"]) == {2}
+        phases: dict[Phase, int] = {"train": 2 * fits, "valid": fits}
+        for phase, batches in phases.items():
+            assert run.length(phase) == expected.length(phase) == batches
+            for layer, features in (("net.0", 8), ("net.1", 8), ("net.2", 2)):
+                stream, same = run.stream(layer, "activation"), expected.stream(layer, "activation")
+                here, there = run.moments(stream, phase=phase), expected.moments(same, phase=phase)
+                assert here["size"].tolist() == [8 * features] * batches
+                assert here["sum"].tolist() == there["sum"].tolist()
+                np.testing.assert_array_equal(run.counts(stream, phase=phase), expected.counts(same, phase=phase))
+        stream, same = run.stream("net.0.weight", "weight"), expected.stream("net.0.weight", "weight")
+        np.testing.assert_array_equal(run.counts(stream), expected.counts(same))
+    # What the process that launched the others knows; the second fit has gone on in the run of the first.
+    found = json.loads((tmp_path / "found.json").read_text("utf-8"))
     assert found["ddp_fork"] == [2, 2]
-    assert found["ddp_spawn"] == [4, 4], "the second fit goes on in the run of the first"
+    assert found["ddp_spawn"] == [4, 4]
     assert "pytorch_lightning.callbacks.callback" in found["bases"]
     assert "lightning.pytorch.callbacks.callback" not in found["bases"]

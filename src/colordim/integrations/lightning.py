@@ -62,7 +62,8 @@ class ColorDim:
 
     def __new__(cls: type[_Self], *_: Any, **__: Any) -> _Self:
         """Make a callback of whichever Lightning is there: of both, if both are loaded."""
-        return object.__new__(_callback_class(cls.__dict__.get("_plain", cls), _families()))
+        made: _Self = _revive(cls.__dict__.get("_plain", cls), _families())
+        return made
 
     def __init__(self, *, log_figures: bool = True, **options: Any) -> None:
         if "optimizer" in options:
@@ -110,8 +111,8 @@ class ColorDim:
             # In front, so that what other callbacks run at the end of a batch is no part of it.
             trainer.callbacks = [self, *(each for each in trainer.callbacks if each is not self)]
 
-    # Later, the eager model would do as well, but a compiled one is traced without our hooks; sooner, its modules may
-    # still be replaced, and its checkpoint loaded.
+    # Before the sanity check, where a compiled model is traced with the hooks that it has; and as late as that, since
+    # before it modules are replaced, checkpoints loaded, and learning rates tried out.
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
         self._start(trainer, pl_module)
 
@@ -230,7 +231,7 @@ class ColorDim:
 
 def draw_figures(trainer: Any, session: Session) -> None:
     """Draw the run into those loggers of the trainer that take pictures, by what their clients can do."""
-    clients = [getattr(logger, "experiment", None) for logger in trainer.loggers]
+    clients: list[Any] = [getattr(logger, "experiment", None) for logger in trainer.loggers]
     boards = [client for client in clients if hasattr(client, "add_figure")]  # TensorBoard
     others = [client for client in clients if hasattr(client, "define_metric")]  # W&B
     if not boards and not others:
@@ -241,7 +242,8 @@ def draw_figures(trainer: Any, session: Session) -> None:
     if others:
         picture = BytesIO()
         figure.savefig(picture, format="png")
-        image = importlib.import_module("wandb").Image(PIL.Image.open(picture))  # it knows no classes of figures but one
+        # As a picture: of figures, it knows those whose class is Matplotlib's own.
+        image = importlib.import_module("wandb").Image(PIL.Image.open(picture))
     for client in others:
         # W&B drops what is logged for a step that is over: a metric of our own takes the place of step=.
         client.define_metric("colordim/*", step_metric="colordim/step")
@@ -256,7 +258,9 @@ def _layers(module: nn.Module) -> list[nn.Module] | None:
 
 
 def _is_metric(module: nn.Module) -> bool:
-    return any(kind.__name__ == "Metric" and kind.__module__.startswith("torchmetrics.") for kind in type(module).__mro__)
+    return any(
+        kind.__name__ == "Metric" and kind.__module__.startswith("torchmetrics.") for kind in type(module).__mro__
+    )
 
 
 # Whose callback it is.
@@ -279,7 +283,7 @@ def _families() -> tuple[str, ...]:
 
 
 @cache
-def _callback_class(plain: type[_Self], families: tuple[str, ...]) -> type[_Self]:
+def _callback_class(plain: type[Any], families: tuple[str, ...]) -> type[Any]:
     """Return a class of the same name that is a Callback of each family as well."""
     bases = [importlib.import_module(_FAMILIES[name]).Callback for name in families]
     missing = [base for base in bases if not issubclass(plain, base)]
@@ -287,7 +291,7 @@ def _callback_class(plain: type[_Self], families: tuple[str, ...]) -> type[_Self
     return type(plain.__name__, (plain, *missing), {**names, "_plain": plain}) if missing else plain
 
 
-def _revive(plain: type[_Self], families: tuple[str, ...]) -> _Self:
+def _revive(plain: Any, families: tuple[str, ...]) -> Any:
     return object.__new__(_callback_class(plain, families))
 
 
