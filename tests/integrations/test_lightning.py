@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -295,11 +296,15 @@ class Skips(Net):
         return -1 if batch_idx == 1 else None
 
 
-def test_a_skipped_epoch_leaves_nothing_behind(trainer: Callable[..., pl.Trainer], callback: ColorDim) -> None:
-    net = Skips()
-    trainer(callback).fit(net, loader(TRAIN), loader(VALID))
+def test_a_skipped_epoch_leaves_nothing_behind(
+    trainer: Callable[..., pl.Trainer], callback: ColorDim, tmp_path: Path
+) -> None:
+    net, saved = Skips(), ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
+    trainer([callback, saved], enable_checkpointing=True).fit(net, loader(TRAIN))
     assert sizes(callback)["train"] == net.seen["train"] == [8, 8]
-    assert callback.state_dict()["train"] == 2
+    for epoch in range(2):
+        checkpoint = torch.load(tmp_path / f"epoch={epoch}.ckpt", weights_only=True)
+        assert checkpoint["callbacks"]["ColorDim"]["train"] == epoch + 1
 
 
 class Looks(pl.Callback):  # type: ignore[misc]
@@ -619,6 +624,28 @@ def alone(folder: Path, fits: int) -> colordim.Run:
     for _ in range(fits):
         old_trainer(callback).fit(model)
     return callback.run
+
+
+def test_a_note_of_another_process_is_for_one_callback_and_goes_with_it(
+    trainer: Callable[..., pl.Trainer], callback: ColorDim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(callback).fit(Net(), loader(TRAIN), loader(VALID))
+    main = ColorDim()
+    other = copy.deepcopy(main)
+    with monkeypatch.context() as launched:
+        launched.setattr(os, "getpid", lambda: -1)
+        main._note.leave(callback.state_dict())
+    note = main._note._path
+    with pytest.raises(RecordingError, match="train first"):
+        other.run  # noqa: B018
+    assert main.state_dict() == callback.state_dict()
+    assert lengths(main) == (6, 2)
+    with monkeypatch.context() as launched:
+        launched.setattr(os, "getpid", lambda: -1)
+        main._note.leave({})
+    assert note.exists()
+    del main
+    assert not note.exists()
 
 
 @pytest.mark.pitfall("processes that a trainer launches")
