@@ -101,7 +101,7 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop("stopped" if error is None else _describe(error))
+        self.stop("stopped" if error is None else describe(error))
 
     def start(self) -> Recording:
         """Create the run's folder, or go on in the one that is there, and attach the hooks.
@@ -123,7 +123,7 @@ class Recording:
             raise RecordingError("a recording is started once: begin another with colordim.record(...).")
         wanted = self._folder
         if self._resume is None:
-            self._folder = _free_folder(wanted) if self._rank is None else _shared_folder(wanted)
+            self._folder = free_folder(wanted) if self._rank is None else _shared_folder(wanted)
         part = self._folder if self._rank is None else self._folder / rank_name(self._rank)
         self._info.setdefault("name", self._folder.name)
         resume = self._resume
@@ -633,7 +633,7 @@ def _axis(value: tuple[float, float] | Axis, bins: int) -> Axis:
     return LinearAxis(low, high, bins)
 
 
-def _free_folder(path: Path) -> Path:
+def free_folder(path: Path) -> Path:
     """Return `path`, or the first of path-2, path-3, ... if it holds a run: no run is ever overwritten."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
     return next(each for each in chain([path], numbered) if not (each / "run.json").exists())
@@ -650,7 +650,8 @@ def _matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """Return why a recording ended that an exception has ended: its class, and the first line of its message."""
     text = str(error).splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 

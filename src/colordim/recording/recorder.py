@@ -536,6 +536,8 @@ class Recorder:
         )
 
     def _on_step(self, *_: object) -> None:
+        if self._managed and self._batches.window is None:
+            return  # of a learning rate finder
         if self._here() and self._clock.steps is not None:
             self._clock.steps += 1
 
