@@ -199,14 +199,20 @@ class Recording:
             raise
         self.commit()
 
-    def manage(self) -> Recording:
+    def manage(self, unless: Callable[[], bool] | None = None) -> Recording:
         """Take for batches only what lies between :meth:`begin` and :meth:`commit`, and pass over the rest without a word.
 
         For callbacks of a framework, around whose batches the model runs for other reasons too: sanity checks, learning
         rate finders, predictions.
+
+        Parameters
+        ----------
+        unless : callable, optional
+            Is asked for each output between the two; where it returns true, as while text is generated, nothing is
+            counted.
         """
         if self._recorder is not None:
-            self._recorder.manage()
+            self._recorder.manage(unless)
         return self
 
     def begin(self, phase: Phase = "train") -> None:
@@ -223,6 +229,21 @@ class Recording:
         """
         if self._recorder is not None:
             self._recorder.begin(phase)
+
+    def expect(self, phase: Phase = "valid", when: Callable[[], bool] | None = None) -> None:
+        """Open a batch of `phase` as soon as a layer runs, for frameworks that do not tell where one begins.
+
+        Until then, what is logged belongs to the batch before. :meth:`commit` opens it if no layer ran, and
+        :meth:`discard` forgets that one was expected.
+
+        Parameters
+        ----------
+        phase : {"train", "valid"}
+        when : callable, optional
+            Outputs for which it returns false do not open the batch.
+        """
+        if self._recorder is not None:
+            self._recorder.expect(phase, when)
 
     def commit(self) -> None:
         """Close the batch that :meth:`begin` opened, and keep it."""

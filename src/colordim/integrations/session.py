@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from colordim.column import Phase
 
 __all__ = ["Session"]
+
+# What the sessions of this process record with, by the folders of the runs.
+_recordings: dict[Path, Recording] = {}
 
 
 class Session:
@@ -76,7 +79,14 @@ class Session:
         """Whether a fit is being recorded."""
         return self._attached
 
-    def start(self, model: nn.Module, optimizers: Sequence[Optimizer] = ()) -> None:
+    def start(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer] = (),
+        *,
+        scaler: Any = None,
+        unless: Callable[[], bool] | None = None,
+    ) -> None:
         """Attach to a model, in a run of its own the first time, and in that run from then on.
 
         Parameters
@@ -84,6 +94,10 @@ class Session:
         model : Module
         optimizers : sequence of Optimizer
             Those that train it.
+        scaler : GradScaler, optional
+            That of the framework, unless one is among the options.
+        unless : callable, optional
+            Nothing is counted where it is true, as :meth:`colordim.Recording.manage` says.
 
         Raises
         ------
@@ -92,8 +106,12 @@ class Session:
         """
         self.stop("interrupted")  # by an exception, of which the framework tells nobody
         options = {**self._options, "optimizer": list(optimizers) or None}
+        if scaler is not None:
+            options.setdefault("scaler", scaler)
         if self._position is not None and self._path is not None:
             if (Path(self._path) / "run.json").exists():
+                if (other := _recordings.pop(Path(self._path).absolute(), None)) is not None:
+                    other.stop("interrupted")  # of a session that an exception has left, as a new one takes its place
                 options.update(folder=self._path, resume=self._position)
                 options.pop("resume_at", None)
             else:
@@ -101,15 +119,24 @@ class Session:
                     f"colordim: the run {self._path} is not there any more, so another one is begun.", stacklevel=2
                 )
         recording = colordim.record(model, **options)
-        recording.start().manage()
+        recording.start().manage(unless)
         self._recording, self._attached = recording, True
         self._path = recording.path or None
+        if self._path is not None:
+            _recordings[Path(self._path).absolute()] = recording
 
     def begin(self, phase: Phase) -> None:
         """Open the window of a batch; one that is open was left by an exception, and is forgotten."""
         if self._attached:
             self.discard()
             self.recording.begin(phase)
+            self._open = True
+
+    def expect(self, phase: Phase, when: Callable[[], bool] | None = None) -> None:
+        """Let the next layer that runs (while `when` is true) open the window of a batch, as no event tells that it begins."""
+        if self._attached:
+            self.discard()
+            self.recording.expect(phase, when)
             self._open = True
 
     def forward_over(self) -> None:
@@ -150,6 +177,8 @@ class Session:
         except ColordimError:
             self._position = None
         self.recording.stop(reason)
+        if self._path is not None:
+            _recordings.pop(Path(self._path).absolute(), None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the recording is, for a checkpoint; empty before the first fit."""
