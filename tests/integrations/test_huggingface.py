@@ -53,7 +53,7 @@ def bert() -> Any:
     return BertForSequenceClassification(
         BertConfig(
             vocab_size=20, hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-            max_position_embeddings=16, num_labels=2,
+            max_position_embeddings=16, num_labels=2, problem_type="single_label_classification",
         )
     )  # fmt: skip
 
@@ -168,7 +168,7 @@ def test_epochs_steps_losses_and_rates_are_those_of_the_training(tmp_path: Path)
     assert numbers("loss") == dict(zip((3, 6, 10, 13), logged["loss"], strict=True))
     assert numbers("unclipped_grad_norm") == dict(zip((3, 6, 10, 13), logged["grad_norm"], strict=True))
     assert numbers("eval_loss") == dict(zip((1, 5, 8, 12, 15), logged["eval_loss"], strict=True))
-    assert list(numbers("lr").values()) == pytest.approx([5e-5 * (1 - step / 4) for step in range(4)])
+    assert list(numbers("lr").values()) == pytest.approx([5e-5 * (1 - step / 4) for step in (0, 0, 1, 2, 2, 3)])
     assert set(batches) & {"learning_rate", "eval_runtime", "train_loss", "total_flos"} == set()
 
 
@@ -284,7 +284,6 @@ def test_after_a_crash_only_training_is_recorded_again(tmp_path: Path) -> None:
     run = callback.run
     assert sizes(run) == [8, 8, 8, 4]
     assert run.length("valid") == 0
-    assert run.batches["epoch"].tolist() == [0, 1, 1, 1]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("run")] == ["run"]
 
 
@@ -345,14 +344,16 @@ def final(tmp_path: Path, **options: Any) -> Iterator[Callable[[ColorDimCallback
         {"gradient_accumulation_steps": 2, "eval_strategy": "steps", "eval_steps": 1},
         {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
         {"bf16": True},
-        {"torch_compile": True, "torch_compile_backend": "aot_eager"},
+        {"torch_compile": True, "torch_compile_backend": "eager"},
     ],
     ids=["accumulation", "checkpointing", "bf16", "compile"],
 )
 def test_weights_are_bit_for_bit_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
     callback = ColorDimCallback(folder=tmp_path / "run", kinds="all", every=1)
     with final(tmp_path, **options) as weights:
-        expected, found = weights(None), weights(callback)
+        expected = weights(None)
+        torch._dynamo.reset()  # else a graph that was traced without hooks is taken for the second model, too
+        found = weights(callback)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     run = callback.run
@@ -361,9 +362,9 @@ def test_weights_are_bit_for_bit_the_same(tmp_path: Path, options: dict[str, Any
     gradients = run.moments(run.stream(HEAD, "gradient"))
     assert gradients["size"].tolist() == [8, 8, 4]
     assert gradients["calls"].tolist() == [1, 1, 1]
-    steps = 2 if "gradient_accumulation_steps" in options else 3
+    steps = [0, 1, 1] if "gradient_accumulation_steps" in options else [1, 1, 1]
     for kind in ("weight", "weight_gradient", "update"):
-        assert run.moments(run.stream("classifier.weight", kind))["size"].tolist() == [2 * WIDTH] * steps
+        assert run.moments(run.stream("classifier.weight", kind))["size"].tolist() == [2 * WIDTH * step for step in steps]
     assert [notice for notice in callback.recording.notices if "was recorded" in notice] == []
 
 
@@ -401,8 +402,8 @@ def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
 def test_a_checkpoint_without_a_recording_begins_a_run(tmp_path: Path) -> None:
     trainer(tmp_path, save_strategy="steps", save_steps=2).train()
     callback = ColorDimCallback(folder=tmp_path / "run")
-    trainer(tmp_path, callback).train(resume_from_checkpoint=True)
-    assert sizes(callback.run) == []
+    trainer(tmp_path, callback, num_train_epochs=2).train(resume_from_checkpoint=True)
+    assert sizes(callback.run) == [8, 8, 4]
 
 
 def test_two_trainings_are_one_run_and_two_trials_are_two(tmp_path: Path) -> None:
@@ -437,17 +438,10 @@ def test_options_are_those_of_record(tmp_path: Path) -> None:
 def test_the_scale_of_losses_is_that_of_the_trainer(tmp_path: Path) -> None:
     """Accelerate keeps the scaler at the optimiser that it wraps."""
     callback = ColorDimCallback(folder=tmp_path / "run", kinds=("activation", "gradient"))
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-
     class Scaled(Trainer):
-        def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-            self.accelerator.backward = lambda loss, **_: scaler.scale(loss).backward()
-            return super().training_step(model, *args, **kwargs)
-
-        def create_optimizer(self, model: Any = None) -> Any:
-            optimizer = super().create_optimizer(model)
-            optimizer.scaler = scaler
-            return optimizer
+        def create_accelerator_and_postprocess(self) -> None:
+            super().create_accelerator_and_postprocess()
+            self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
 
     plain = ColorDimCallback(folder=tmp_path / "plain", kinds=("activation", "gradient"))
     trainer(tmp_path, plain, max_steps=1).train()
@@ -457,15 +451,25 @@ def test_the_scale_of_losses_is_that_of_the_trainer(tmp_path: Path) -> None:
 
 
 DISTRIBUTED = """
-import sys, torch
+import json, os, sys, torch
 torch.set_num_threads(1)
-sys.path.insert(0, {tests!r})
-from test_huggingface import *
 from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_huggingface import ColorDimCallback, Counted, trainer
+
 folder = Path({folder!r})
-callback = ColorDimCallback(folder=folder / "run", kinds=("activation", "weight"))
-fit = trainer(folder, callback, ddp_backend="gloo", eval_strategy="epoch", save_strategy="epoch", per_device_train_batch_size=2)
-fit.train()
+
+def train(rank):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    torch.distributed.init_process_group("gloo", f"file://{{folder}}/store", rank=rank, world_size=2)
+    callback = ColorDimCallback(folder=folder / "run", kinds=("activation", "weight"))
+    fit = trainer(folder, callback, kind=Counted, ddp_backend="gloo", eval_strategy="epoch", save_strategy="epoch")
+    fit.listen()
+    fit.train()
+    (folder / f"seen{{rank}}.json").write_text(json.dumps(fit.seen))
+    torch.distributed.destroy_process_group()
+
+torch.multiprocessing.start_processes(train, nprocs=2, start_method="fork")
 """
 
 
@@ -473,20 +477,23 @@ fit.train()
 def test_two_ranks_are_one_run(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(DISTRIBUTED.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     source = str(Path(colordim.__file__).parents[1])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([source, *sys.path])}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     run = colordim.open(tmp_path / "run")
     assert run.problems == ()
-    assert run.batches["ranks"].tolist() == [2] * len(run.batches["ranks"])
-    # Ten rows are two rows for each of two ranks, twice, and one each; the six of the evaluation are three each.
-    assert sizes(run) == [8, 8, 4]
-    assert sizes(run, "valid") == [2 * 6]
-    parts = [colordim.open(tmp_path / "run" / f"rank={rank}") for rank in (0, 1)] if False else []
-    assert parts == []
+    seen = [json.loads((tmp_path / f"seen{rank}.json").read_text()) for rank in (0, 1)]
+    assert [phase for phase, _ in seen[0]] == ["train", "train", "valid"]
+    assert [str(phase) for phase in run.batches["phase"]] == ["train", "train", "valid"]
+    assert run.batches["ranks"].tolist() == [2, 2, 2]
+    for phase in ("train", "valid"):
+        for layer in (DENSE, HEAD):
+            batches = [(a[layer], b[layer]) for (which, a), (_, b) in zip(*seen, strict=True) if which == phase]
+            moments = run.moments(layer, phase)  # type: ignore[arg-type]
+            assert moments["size"].tolist() == [a[0] + b[0] for a, b in batches]
+            np.testing.assert_allclose(moments["sum"], [a[1] + b[1] for a, b in batches], rtol=1e-6)
     # Weights are the same on both ranks, and count once.
-    assert run.moments(run.stream("classifier.weight", "weight"))["size"].tolist() == [2 * WIDTH] * 3
-    state = json.loads((tmp_path / "out" / "checkpoint-3" / "colordim.json").read_text())
-    assert (state["train"], state["valid"]) == (3, 1)
+    assert run.moments(run.stream("classifier.weight", "weight"))["size"].tolist() == [2 * WIDTH] * 2
+    state = json.loads((tmp_path / "out" / "checkpoint-2" / "colordim.json").read_text())
+    assert (state["train"], state["valid"]) == (2, 1)

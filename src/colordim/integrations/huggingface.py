@@ -197,13 +197,9 @@ def _training() -> dict[str, Any] | None:
 
 
 def _evaluating() -> bool:
-    """Whether an evaluation calls the model, and not a callback between two steps, nor ``generate()``."""
-    for frame in _frames():
-        if _is_generate(frame):
-            return False
-        if frame.f_code.co_name in _EVALUATION:
-            return True
-    return threading.current_thread() is not threading.main_thread()  # a replica of DataParallel
+    """Whether an evaluation calls the model, and not a callback between two steps."""
+    replica = threading.current_thread() is not threading.main_thread()  # of DataParallel
+    return replica or any(frame.f_code.co_name in _EVALUATION for frame in _frames())
 
 
 def _generating() -> bool:

@@ -188,11 +188,14 @@ class Recorder:
         if self._explicit or self._call is not None:
             self.discard()  # a batch that was never committed, or a call that never came to its end
         self._call = None
+        # A framework may fail, or give up, before its first batch.
+        idle = self._managed and self._clock.batches == self._position.batch
         with self._lock:
-            if self._gradients is not None:
+            if self._gradients is not None and not idle:
                 self._gradients.end()
             self._close()
-            self._parameters.end()
+            if not idle:
+                self._parameters.end()
         for handle in chain(self._handles, *self._hooked.values()):
             handle.remove()
         self._handles.clear()
@@ -203,7 +206,7 @@ class Recorder:
         self._optimizers.clear()
         with self._lock:
             self._batches.drain()
-        if self._clock.batches == self._position.batch:
+        if self._clock.batches == self._position.batch and not idle:
             self.notices.say(
                 "nothing",
                 "Nothing was recorded: the model itself was never called in training mode with gradients or in "
