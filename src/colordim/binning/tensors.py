@@ -31,7 +31,9 @@ def as_tensor(values: Any) -> Tensor:
         except (BufferError, RuntimeError, TypeError):
             values = np.asarray(values)
     if isinstance(values, np.ndarray):
-        return torch.from_numpy(values if values.flags.writeable else values.copy())  # torch warns of what it cannot write
+        return torch.from_numpy(
+            values if values.flags.writeable else values.copy()
+        )  # torch warns of what it cannot write
     return torch.as_tensor(values)
 
 

@@ -98,8 +98,6 @@ class ColorDimCallback(TrainerCallback):  # type: ignore[misc]
         session = self._session
         optimizer, model = kwargs.get("optimizer"), kwargs["model"]
         scaler = getattr(optimizer, "scaler", None)
-        while hasattr(optimizer, "optimizer"):  # as Accelerate wraps it
-            optimizer = optimizer.optimizer
         session.start(
             _wrapped(model, training.get("self")),
             [] if optimizer is None else [optimizer],
@@ -139,10 +137,15 @@ class ColorDimCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "train_runtime" not in logs:  # which is in the summary of the whole training
-            self._session.log(**{_RENAMED.get(name, name): value for name, value in logs.items() if _is_logged(name, value)})
+            self._session.log(
+                **{_RENAMED.get(name, name): value for name, value in logs.items() if _is_logged(name, value)}
+            )
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        position, folder = self._session.state_dict(), _checkpoint(args, state)  # on every rank, as it writes what it has
+        position, folder = (
+            self._session.state_dict(),
+            _checkpoint(args, state),
+        )  # on every rank, as it writes what it has
         if position and args.should_save and folder.is_dir():
             (folder / SIDECAR).write_text(json.dumps(position), encoding="utf-8")
 
