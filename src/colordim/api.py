@@ -208,14 +208,20 @@ class Recording:
             raise
         self.commit()
 
-    def manage(self) -> Recording:
+    def manage(self, unless: Callable[[], bool] | None = None) -> Recording:
         """Take for batches only what lies between :meth:`begin` and :meth:`commit`, and pass over the rest without a word.
 
         For callbacks of a framework, around whose batches the model runs for other reasons too: sanity checks, learning
         rate finders, predictions.
+
+        Parameters
+        ----------
+        unless : callable, optional
+            Is asked for each output between the two; where it returns true, as while text is generated, nothing is
+            counted.
         """
         if self._recorder is not None:
-            self._recorder.manage()
+            self._recorder.manage(unless)
         return self
 
     def begin(self, phase: Phase = "train") -> None:
@@ -232,6 +238,21 @@ class Recording:
         """
         if self._recorder is not None:
             self._recorder.begin(phase)
+
+    def expect(self, phase: Phase = "valid", when: Callable[[], bool] | None = None) -> None:
+        """Open a batch of `phase` as soon as a layer runs, for frameworks that do not tell where one begins.
+
+        Until then, what is logged belongs to the batch before. :meth:`commit` opens it if no layer ran, and
+        :meth:`discard` forgets that one was expected.
+
+        Parameters
+        ----------
+        phase : {"train", "valid"}
+        when : callable, optional
+            Outputs for which it returns false do not open the batch.
+        """
+        if self._recorder is not None:
+            self._recorder.expect(phase, when)
 
     def commit(self) -> None:
         """Close the batch that :meth:`begin` opened, and keep it."""
@@ -272,6 +293,32 @@ class Recording:
         state = self._recorder.state()
         return {"run": str(self._folder.absolute()), "rank": self._rank or 0, **state} if state else {}
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint when the recording starts, as ``record(resume=state)`` does.
+
+        For what keeps objects with this method in its checkpoints: ``accelerator.register_for_checkpointing(rec)``.
+
+        Parameters
+        ----------
+        state : dict
+            What :meth:`state_dict` has returned. Where its run is not there any more, the one in the recording's
+            own folder is gone on with; where it is empty, a new run is begun.
+
+        Raises
+        ------
+        RecordingError
+            If the recording was started before.
+        """
+        if self._make_recorder is None or not state:
+            return
+        if self._recorder is not None:
+            raise RecordingError("a recording goes on from a checkpoint as it starts: load the state before that.")
+        attempt = self._info["rank"].get("attempt")
+        named, position = _as_resume(state, None, None)
+        if named is not None and position is not None:
+            self._resume = replace(position, attempt=attempt)
+            self._folder = named if (named / RUN).exists() else self._folder
+
     def epoch(self) -> None:
         """Mark the border between two epochs, before the first batch of each or after the last.
 
@@ -308,7 +355,7 @@ class _Terminable:
 
 
 def record(
-    model: nn.Module,
+    model: nn.Module | None,
     *,
     folder: str | os.PathLike[str] | None = None,
     layers: Layers = None,
@@ -332,8 +379,9 @@ def record(
 
     Parameters
     ----------
-    model : torch.nn.Module
-        It trains bit for bit as without recording.
+    model : torch.nn.Module or None
+        It trains bit for bit as without recording. None records what :func:`observe` is given between
+        :meth:`Recording.begin` and :meth:`Recording.commit`, for models of other libraries (JAX).
     folder : path, optional
         Folder of the run, to be created. By default one of its own below ``runs``. If it holds a
         run already, a number is added to its name, unless that run is resumed. In a distributed training it must be the same on
@@ -417,7 +465,7 @@ def record(
         from colordim.recording.kinds import as_kinds
         from colordim.recording.recorder import Recorder
         from colordim.recording.scaling import Scale
-        from colordim.recording.select import class_name, nearest, roots, select
+        from colordim.recording.select import Observed, class_name, nearest, roots, select
     except ImportError as error:
         raise DependencyError(
             'recording needs PyTorch, which is not installed: pip install "colordim[torch]".'
@@ -431,7 +479,13 @@ def record(
     run, position = _as_resume(resume, resume_at, folder)
     if range is None and bins != 200:
         raise ArgumentError(f"bins={bins} needs a range: give one such as range=(-10, 10), or leave bins out.")
-    selected = select(model, layers)
+    if model is None and not (layers is None and optimizer is None and scaler is None and facets is None):
+        raise ArgumentError(
+            "record(None) has no layers and no parameters, but what observe() is given: leave layers=, optimizer=, scaler= "
+            "and facets= out."
+        )
+    selected = [] if model is None else select(model, layers)
+    model = Observed() if model is None else model
     names = [target.name for target in selected]
     axes = {pattern: _axis(value, bins) for pattern, value in range.items()} if isinstance(range, Mapping) else {}
     default = SignedLogAxis() if range is None or isinstance(range, Mapping) else _axis(range, bins)
@@ -445,11 +499,14 @@ def record(
     optimizers: list[Optimizer] = []
     if optimizer is not None:
         optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [cast("Optimizer", optimizer)]
+        optimizers = [_bare(each) for each in optimizers]
     for each in optimizers:
         if not hasattr(each, "register_step_post_hook"):
             raise ArgumentError(f"optimizer takes torch optimisers, not {each!r}: pass the one that trains the model.")
 
     recorded = as_kinds(kinds, bool(optimizers))
+    if isinstance(model, Observed) and list(recorded) != ["activation"]:
+        raise ArgumentError("record(None) records what observe() is given, as activations: leave kinds= out.")
     Scale(scaler)
 
     rules = as_rules(facets, selected)
@@ -579,6 +636,13 @@ def open(path: str | os.PathLike[str]) -> Run:
         If it is an address of a kind that fsspec does not know.
     """
     return Run(RunReader(path))
+
+
+def _bare(optimizer: Optimizer) -> Optimizer:
+    """Return the optimiser that takes the steps, inside of those that Accelerate puts around it."""
+    while not hasattr(optimizer, "_optimizer_step_post_hooks") and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
 
 
 def _as_resume(

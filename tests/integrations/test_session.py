@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import colordim
-from colordim.errors import RecordingError
+from colordim.errors import ArgumentError, RecordingError
 from colordim.integrations.session import Session
 
 
@@ -165,12 +165,13 @@ def test_all_ranks_record_where_rank_0_does(tmp_path: Path) -> None:
     assert told[1]["resume"]["train"] == 1
 
 
-def test_options_of_one_fit_give_way_to_those_of_the_session(tmp_path: Path) -> None:
+def test_options_of_one_fit_take_the_place_of_those_of_the_session(tmp_path: Path) -> None:
     net, session = model(), Session(folder=tmp_path / "run", layers="0")
     session.start(net, layers="1", name="late")
     batches(session, net, 1)
     session.stop()
-    assert [stream.name for stream in session.run.streams] == ["0"]
+    assert session.options["layers"] == "0"
+    assert [stream.name for stream in session.run.streams] == ["1"]
     assert session.run.name == "late"
 
 
@@ -216,3 +217,117 @@ def test_steps_outside_of_windows_do_not_count(tmp_path: Path) -> None:
         session.commit()
     session.stop()
     assert session.run.batches["step"].tolist() == [1, 2]
+
+
+def test_an_expected_batch_opens_with_the_first_output(tmp_path: Path) -> None:
+    net, session = model(), Session(folder=tmp_path / "run")
+    session.start(net)
+    batches(session, net, 1)
+    session.expect("valid")
+    session.log(loss=1)  # of the batch before, as no layer has run yet
+    with torch.no_grad():
+        net(torch.randn(2, 4))
+        session.log(loss=2)
+        net(torch.randn(3, 4))
+    session.commit()
+    session.expect("valid")
+    session.discard()
+    net(torch.randn(7, 4))
+    session.expect("valid")
+    net(torch.randn(7, 4))
+    batches(session, net, 1)  # which forgets it
+    session.expect("valid")
+    session.commit()  # of a batch in which no recorded layer ran
+    session.stop()
+    run = session.run
+    assert [str(phase) for phase in run.batches["phase"]] == ["train", "valid", "train", "valid"]
+    assert run.moments("0", "valid")["size"].tolist() == [15, 0]
+    assert run.moments("0")["size"].tolist() == [15, 15]
+    assert run.batches["loss"][:2].tolist() == [1, 2]
+
+
+def test_outputs_that_do_not_count(tmp_path: Path) -> None:
+    net, session, said = model(), Session(folder=tmp_path / "run"), {"when": False, "unless": False}
+    session.start(net, unless=lambda: said["unless"])
+    session.expect("valid", lambda: said["when"])
+    net(torch.randn(7, 4))
+    said["when"], said["unless"] = True, True
+    net(torch.randn(7, 4))
+    colordim.observe("seen", torch.ones(3))
+    said["unless"] = False
+    net(torch.randn(2, 4))
+    said["unless"] = True
+    net(torch.randn(7, 4))
+    colordim.observe("seen", torch.ones(3))
+    said["unless"] = False
+    colordim.observe("seen", torch.ones(1))
+    session.commit()
+    session.stop()
+    assert session.run.moments("0", "valid")["size"].tolist() == [6]
+    assert session.run.moments("seen", "valid")["size"].tolist() == [1]
+
+
+def test_what_is_observed_opens_an_expected_batch(tmp_path: Path) -> None:
+    session = Session(folder=tmp_path / "run")
+    session.start(model())
+    session.expect("valid")
+    colordim.observe("seen", torch.ones(3))
+    session.commit()
+    session.stop()
+    assert session.run.moments("seen", "valid")["size"].tolist() == [3]
+
+
+def test_batches_are_expected_one_at_a_time(tmp_path: Path) -> None:
+    with colordim.record(model(), folder=tmp_path / "run") as recording:
+        with pytest.raises(ArgumentError, match="'test' is not a phase"):
+            recording.expect("test")  # type: ignore[arg-type]
+        recording.begin("train")
+        with pytest.raises(RecordingError, match="open already"):
+            recording.expect("valid")
+        recording.discard()
+
+
+def test_a_batch_that_was_never_committed_is_not_kept(tmp_path: Path) -> None:
+    net, session = model(), Session(folder=tmp_path / "run")
+    session.start(net)
+    batches(session, net, 1)
+    session.begin("train")
+    net(torch.randn(7, 4))
+    session.recording.stop("the process ended")  # as it does after an exception
+    assert session.run.length("train") == 1
+
+
+def test_a_fit_without_batches_is_stopped_without_a_word(tmp_path: Path) -> None:
+    net, session = model(), Session(folder=tmp_path / "run", kinds="all")
+    session.start(net, [torch.optim.SGD(net.parameters())])
+    session.stop()
+    assert session.recording.notices == ()
+
+
+def test_a_new_session_goes_on_where_an_exception_has_left_another(tmp_path: Path) -> None:
+    net, left = model(), Session(folder=tmp_path / "run")
+    left.start(net)
+    batches(left, net, 2)
+    state = left.state_dict()
+    batches(left, net, 1)  # and an exception of which nobody is told
+    other = Session(folder=tmp_path / "run")
+    other.load_state_dict(state)
+    other.start(net)
+    batches(other, net, 1, rows=6)
+    other.stop()
+    assert other.path == left.path
+    assert other.run.moments("0")["size"].tolist() == [15, 15, 18]
+
+
+def test_the_scaler_of_a_framework_is_taken_unless_one_is_given(tmp_path: Path) -> None:
+    scales = []
+    for given in ({}, {"scaler": torch.amp.GradScaler("cpu", init_scale=1.0)}):
+        net, session = model(), Session(folder=tmp_path / "run", kinds="gradient", **given)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        session.start(net, scaler=scaler)
+        session.begin("train")
+        scaler.scale(net(torch.ones(5, 4)).sum()).backward()
+        session.commit()
+        session.stop()
+        scales.append(session.run.moments("1")["sum"].tolist())
+    assert scales == [[15.0], [15.0 * 8]]  # each of 15 outputs has a gradient of one

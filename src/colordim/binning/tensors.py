@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_real", "flatten"]
+__all__ = ["as_real", "as_tensor", "flatten"]
 
 # Plain storage of numbers of one byte or less, or of packed ones: no value to read off directly.
 _OPAQUE = {
@@ -13,6 +16,25 @@ _OPAQUE = {
     for name in ("bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "float4_e2m1fn_x2")
     if (dtype := getattr(torch, name, None)) is not None
 }
+
+
+def as_tensor(values: Any) -> Tensor:
+    """Return a tensor of an array of another library, a list or a number, without a copy where possible.
+
+    Arrays that can be exchanged (DLPack: JAX, CuPy, ...) stay on their device and keep their dtype, bfloat16 included.
+    """
+    if isinstance(values, Tensor):
+        return values
+    if hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray):
+        try:
+            return torch.from_dlpack(values)
+        except (BufferError, RuntimeError, TypeError):
+            values = np.asarray(values)
+    if isinstance(values, np.ndarray):
+        return torch.from_numpy(
+            values if values.flags.writeable else values.copy()
+        )  # torch warns of what it cannot write
+    return torch.as_tensor(values)
 
 
 def flatten(tensor: Tensor) -> tuple[Tensor, int] | None:

@@ -123,13 +123,14 @@ class ColorDim:
         if self._session.attached:
             return
         model = trainer.strategy.model
-        options = {"scaler": getattr(trainer.precision_plugin, "scaler", None)}
-        if layers := _layers(pl_module):
+        options = {}
+        if self._session.options.get("layers") is None and (layers := _layers(pl_module)):
             options["layers"] = layers
         self._session.start(
             model if isinstance(model, DistributedDataParallel) else pl_module,
             trainer.optimizers,
             agree=trainer.strategy.broadcast if trainer.world_size > 1 else None,
+            scaler=getattr(trainer.precision_plugin, "scaler", None),
             **options,
         )
         if trainer.local_rank == 0 and self._session.path:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+# What the sessions of this process record with, by the folders of the runs.
+_recordings: dict[Path, Recording] = {}
+
 
 class Session:
     """A run that several fits record into, and the windows that the events of a framework open.
@@ -77,6 +80,11 @@ class Session:
         return self._path is not None and Path(path).absolute() == Path(self._path).absolute()
 
     @property
+    def options(self) -> Mapping[str, Any]:
+        """Those of all fits."""
+        return self._options
+
+    @property
     def path(self) -> str | None:
         """Folder of the run; None before the first fit."""
         return self._path
@@ -90,7 +98,10 @@ class Session:
         self,
         model: nn.Module,
         optimizers: Sequence[Optimizer] = (),
+        *,
         agree: Callable[[Any], Any] | None = None,
+        unless: Callable[[], bool] | None = None,
+        scaler: Any = None,
         **options: Any,
     ) -> None:
         """Attach to a model, in a run of its own the first time, and in that run from then on.
@@ -102,8 +113,12 @@ class Session:
             Those that train it.
         agree : callable, optional
             Returns on every rank what rank 0 has passed to it, so that all of them record where rank 0 does.
+        unless : callable, optional
+            Nothing is counted where it is true, as :meth:`colordim.Recording.manage` says.
+        scaler : GradScaler, optional
+            That of the framework, unless one is among the options.
         **options
-            Of :func:`colordim.record`, where they are known only now; what the session was made with goes first.
+            Those of this fit, in place of the session's: what only the model tells.
 
         Raises
         ------
@@ -111,7 +126,7 @@ class Session:
             As :func:`colordim.record` and :meth:`colordim.Recording.start` do.
         """
         self.stop("interrupted")  # by an exception, of which the framework tells nobody
-        options |= {**self._options, "optimizer": list(optimizers) or None}
+        options = {"scaler": scaler, **self._options, **options, "optimizer": list(optimizers) or None}
         place = self._place()
         if agree is not None:
             if not place and options.get("resume") is None:
@@ -121,10 +136,14 @@ class Session:
             place = agree(place)
         if "resume" in place:
             options.pop("resume_at", None)
+            if (other := _recordings.pop(Path(place["folder"]).absolute(), None)) is not None:
+                other.stop("interrupted")  # of a session that an exception has left, as a new one takes its place
         recording = colordim.record(model, **{**options, **place})
-        recording.start().manage()
+        recording.start().manage(unless)
         self._recording, self._attached = recording, True
         self._path = recording.path or None
+        if self._path is not None:
+            _recordings[Path(self._path).absolute()] = recording
 
     def _place(self) -> dict[str, Any]:
         """Return where the run goes on, in options of :func:`colordim.record`; nothing if one is to begin."""
@@ -145,6 +164,13 @@ class Session:
         if self._attached:
             self.discard()
             self.recording.begin(phase)
+            self._open = True
+
+    def expect(self, phase: Phase, when: Callable[[], bool] | None = None) -> None:
+        """Let the next layer that runs (while `when` is true) open the window of a batch, as no event tells that it begins."""
+        if self._attached:
+            self.discard()
+            self.recording.expect(phase, when)
             self._open = True
 
     def forward_over(self) -> None:
@@ -185,6 +211,8 @@ class Session:
         except ColordimError:
             self._position = None
         self.recording.stop(reason)
+        if self._path is not None:
+            _recordings.pop(Path(self._path).absolute(), None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the recording is, for a checkpoint; empty before the first fit."""

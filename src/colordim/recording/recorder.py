@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from colordim.axis import Axis
 from colordim.binning import Row
+from colordim.binning.tensors import as_tensor
 from colordim.column import PHASES, Kind, Phase, Position, Reduction, Sink
 from colordim.errors import ArgumentError, RecordingError
 from colordim.recording import compiled
@@ -135,6 +136,8 @@ class Recorder:
         self._handles: list[Any] = []
         self._hooked: dict[int, list[Any]] = {}
         self._explicit = False
+        self._expected: tuple[Phase, Callable[[], bool] | None] | None = None
+        self._unless: Callable[[], bool] | None = None
         self._counting = False
         self._phase: Phase = "train"
         self._activations = True
@@ -182,14 +185,17 @@ class Recorder:
             return
         if self._first is not None:
             self._first.detach()
-        if self._call is not None and not self._explicit:
-            self.discard()  # a call that never came to its end
+        if self._explicit or self._call is not None:
+            self.discard()  # a batch that was never committed, or a call that never came to its end
         self._call = None
+        # A framework may fail, or give up, before its first batch.
+        idle = self._managed and self._clock.batches == self._position.batch
         with self._lock:
-            if self._gradients is not None:
+            if self._gradients is not None and not idle:
                 self._gradients.end()
             self._close()
-            self._parameters.end()
+            if not idle:
+                self._parameters.end()
         for handle in chain(self._handles, *self._hooked.values()):
             handle.remove()
         self._handles.clear()
@@ -200,7 +206,7 @@ class Recorder:
         self._optimizers.clear()
         with self._lock:
             self._batches.drain()
-        if self._clock.batches == self._position.batch:
+        if self._clock.batches == self._position.batch and not idle:
             self.notices.say(
                 "nothing",
                 "Nothing was recorded: the model itself was never called in training mode with gradients or in "
@@ -220,10 +226,7 @@ class Recorder:
         RecordingError
             If an explicit window is open.
         """
-        if phase not in PHASES:
-            raise ArgumentError(f"{phase!r} is not a phase: take one of {', '.join(map(repr, PHASES))}.")
-        if self._explicit and self._batches.window is not None:
-            raise RecordingError("a batch is open already: windows do not nest, so close that one first.")
+        self._check(phase)
         if not self._here():
             return
         if self._model is None:
@@ -232,12 +235,21 @@ class Recorder:
             )
             return
         with self._lock:
-            self._explicit = True
+            self._explicit, self._expected = True, None
             self._counting = self._open(phase)
 
-    def manage(self) -> None:
-        """Let windows be explicit from now on, as a framework's events open them: what runs outside of them is meant to."""
+    def expect(self, phase: Phase, when: Callable[[], bool] | None = None) -> None:
+        """Open a window with the first output for which `when` is true, or with :meth:`commit` if there is none."""
+        self._check(phase)
+        self._explicit, self._expected = True, (phase, when)
+
+    def manage(self, unless: Callable[[], bool] | None = None) -> None:
+        """Let windows be explicit from now on, as a framework's events open them: what runs outside of them is meant to.
+
+        Where `unless` is true, nothing is counted in a window either.
+        """
         self._managed = self._explicit = True
+        self._unless = unless
 
     def forward_over(self) -> None:
         """Count no further outputs into the window, while what backward and the optimiser bring still belongs to it."""
@@ -247,13 +259,15 @@ class Recorder:
         """Close the explicit window and keep its batch."""
         if self._here():
             with self._lock:
+                if self._expected is not None:
+                    self.begin(self._expected[0])
                 self._close()
 
     def discard(self) -> None:
         """Close the window and forget what was counted in it."""
         if self._here():
             with self._lock:
-                self._counting = False
+                self._counting, self._expected = False, None
                 self._batches.discard()
                 if self._gradients is not None:
                     self._gradients.forget()
@@ -282,10 +296,9 @@ class Recorder:
 
     def observe(self, name: str, tensor: Any) -> None:
         """Count a tensor that no hook sees, as a stream of its own."""
-        if self._counting and self._activations and self._here() and not recomputing():
-            value = tensor if isinstance(tensor, Tensor) else torch.as_tensor(tensor)
+        if self._belongs() and self._activations and self._here() and not recomputing():
             try:
-                self._layers.count(name, value, "", "")
+                self._layers.count(name, as_tensor(tensor), "", "")
             except Exception as error:
                 self._layers.failed(name, None, error)
 
@@ -450,6 +463,12 @@ class Recorder:
 
     # Windows.
 
+    def _check(self, phase: Phase) -> None:
+        if phase not in PHASES:
+            raise ArgumentError(f"{phase!r} is not a phase: take one of {', '.join(map(repr, PHASES))}.")
+        if self._explicit and self._batches.window is not None:
+            raise RecordingError("a batch is open already: windows do not nest, so close that one first.")
+
     def _open_for_call(self, training: bool, gradients: bool) -> None:
         if training and not gradients:
             return
@@ -506,11 +525,25 @@ class Recorder:
 
     def _counts(self, layer: int) -> bool:
         """Whether what a layer returns now belongs to the batch that is open."""
-        if not self._counting:
+        if not self._belongs():
             if (self._batches.window if self._explicit else self._call) is None:
                 self._fired_outside(layer)
             return False
         return self._activations and layer not in self._layers.disabled and self._here() and not replaying()
+
+    def _belongs(self) -> bool:
+        """Whether what runs now belongs to a batch; the one that is expected opens with it."""
+        if self._expected is None:
+            return self._counting and (self._unless is None or not self._unless())
+        if not self._here() or replaying() or (self._unless is not None and self._unless()):
+            return False
+        with self._lock:  # replicas of a model run in threads
+            if self._expected is not None:
+                phase, when = self._expected
+                if when is not None and not when():
+                    return False
+                self.begin(phase)
+        return self._counting
 
     def _fired_outside(self, layer: int) -> None:
         if self._managed or not self._here() or replaying():

@@ -15,6 +15,7 @@ from colordim.errors import SelectionError
 
 __all__ = [
     "Layers",
+    "Observed",
     "Target",
     "all_modules",
     "class_name",
@@ -43,6 +44,10 @@ class Target:
 
     name: str
     module: nn.Module
+
+
+class Observed(nn.Module):
+    """Stands for a model of another library, of which only what is observed is known."""
 
 
 def roots(model: nn.Module) -> list[nn.Module]:
