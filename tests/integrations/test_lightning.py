@@ -649,6 +649,7 @@ def test_a_note_of_another_process_is_for_one_callback_and_goes_with_it(
 
 
 @pytest.mark.pitfall("processes that a trainer launches")
+@pytest.mark.timeout(600)  # both processes of both import Lightning
 def test_two_processes_are_one_run_that_adds_up(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, DRIVER, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
