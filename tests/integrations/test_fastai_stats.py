@@ -108,8 +108,8 @@ def test_the_numbers_are_those_of_the_tensors(tmp_path: Path) -> None:
     assert len(ours.layer_stats(0, "valid")[0]) == ours.hist(0, "valid").shape[1] == 2
 
 
-def test_ten_itself_is_inside(tmp_path: Path, ours: ActivationStats) -> None:
-    theirs = hook.ActivationStats(with_hist=True, modules=None, include_paramless=True)
+def test_ten_itself_is_inside(tmp_path: Path) -> None:
+    theirs = hook.ActivationStats(with_hist=True, include_paramless=True)
     ours = ActivationStats(with_hist=True, include_paramless=True, folder=tmp_path / "run")
     values = torch.tensor([0.0, 0.25, 9.75, 10.0, np.nextafter(np.float32(10), np.float32(11)), -0.1, 12.0])
     net = nn.Sequential(nn.Identity(), nn.Linear(7, 2))
@@ -151,13 +151,13 @@ def test_after_a_crash_nothing_is_attached_twice(tmp_path: Path, ours: Activatio
     learn.loss_func = loss
     learn.fit(1)
     assert ours.run.moments("0")["calls"].tolist() == [1] * len(ours.stats)
-    assert len(ours.stats) == 4  # the loss failed when the first had run
+    assert len(ours.stats) == 3  # the batch that failed is none
     assert not learn.model[0]._forward_hooks
 
 
-@pytest.mark.parametrize(("event", "expected"), [("before_batch", [0, 2]), ("after_pred", [0, 1, 2])])
+@pytest.mark.parametrize(("event", "expected"), [("before_batch", 2), ("after_pred", 3)])
 def test_a_cancelled_batch_is_no_copy_of_the_one_before(
-    tmp_path: Path, ours: ActivationStats, event: str, expected: list[int]
+    tmp_path: Path, ours: ActivationStats, event: str, expected: int
 ) -> None:
     class Cancel(Callback):  # type: ignore[misc]
         def _event(self) -> None:
@@ -167,11 +167,10 @@ def test_a_cancelled_batch_is_no_copy_of_the_one_before(
     setattr(Cancel, event, Cancel._event)
     learn = learner(tmp_path, ours, Cancel())
     seen = Seen(learn.model[0])
-    batches = [batch[0] for batch in learn.dls.train.dataset.tensors[0].split(6)]
-    assert len(batches) == 3
     learn.fit(1, lr=0.0)
-    ran = [batch.mean().item() for batch in seen.values[0][: len(expected)]]
-    assert ours.layer_stats(0)[0] == pytest.approx(ran, rel=1e-5)
+    ran = [batch.mean().item() for batch in seen.values[0][:expected]]
+    assert list(ours.layer_stats(0)[0]) == pytest.approx(ran, rel=1e-5)
+    assert len(set(ran)) == expected
 
 
 def test_negative_values_are_counted_and_are_not_near_zero(tmp_path: Path, ours: ActivationStats) -> None:
@@ -186,9 +185,9 @@ def test_negative_values_are_counted_and_are_not_near_zero(tmp_path: Path, ours:
     x = torch.tensor([-20.0, -3.0, -0.04, 5.0]).repeat(28, 1)
     learn = learner(tmp_path, ours, net=nn.Sequential(Shift(), nn.Linear(4, 2)), x=x)
     learn.fit(1, lr=0.0)
-    assert ours.layer_stats(0)[2] == pytest.approx([0.25] * 3)
-    assert ours.share_at_most(0) == pytest.approx([0.75] * 3)
-    assert ours.share_at_most(0, -10.0) == pytest.approx([0.25] * 3)
+    assert list(ours.layer_stats(0)[2]) == pytest.approx([0.25] * 3)
+    assert list(ours.share_at_most(0)) == pytest.approx([0.75] * 3)
+    assert list(ours.share_at_most(0, -10.0)) == pytest.approx([0.25] * 3)
     run = ours.run
     assert run.moments("0")["under"].tolist() == [6, 6, 6]
     edges = run.stream("0").axis.edges
@@ -204,7 +203,12 @@ def test_nan_and_infinities_are_counted_and_spoil_nothing(tmp_path: Path, ours: 
                 torch.arange(out.numel()).reshape(out.shape) < 2, torch.tensor([torch.nan, torch.inf]), out
             )
 
-    learn = learner(tmp_path, ours, net=nn.Sequential(Spoil(4, 2), nn.Linear(2, 2)), loss_func=lambda p, _: p.sum() * 0)
+    learn = learner(
+        tmp_path,
+        ours,
+        net=nn.Sequential(Spoil(4, 2), nn.Linear(2, 2)),
+        loss_func=lambda *_: torch.zeros((), requires_grad=True),
+    )
     seen = Seen(learn.model[0])
     learn.fit(1, lr=0.0)
     for own, batch in zip(ours.stats.itemgot(0), seen.values[0][:3], strict=True):
@@ -272,6 +276,20 @@ def test_recurrent_layers(tmp_path: Path, ours: ActivationStats, cell: Any) -> N
     assert ours.hist(0).shape == (40, 3)
 
 
+def test_an_empty_output(tmp_path: Path) -> None:
+    class Net(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            self.head(x[:0])
+            return super().forward(x)
+
+    net = Net(4, 2)
+    net.head = nn.Linear(4, 2)
+    ours = ActivationStats(with_hist=True, modules=[net.head], folder=tmp_path / "run")
+    learner(tmp_path, ours, net=nn.Sequential(net)).fit(1)
+    assert [batch["hist"].sum() for batch in ours.stats.itemgot(0)] == [0, 0, 0]
+    assert np.isnan(ours.layer_stats(0)).all()
+
+
 def test_all_calls_of_a_shared_module_count(tmp_path: Path, ours: ActivationStats) -> None:
     shared = nn.Linear(4, 4)
     learn = learner(tmp_path, ours, net=nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(4, 2)))
@@ -305,10 +323,10 @@ def test_more_values_than_single_precision_counts(tmp_path: Path) -> None:
                 self.zeros(torch.zeros(()).expand(2**24 + 3))
             return super().forward(x)
 
-    net = nn.Sequential(Wide(4, 2))
-    net[0].zeros = nn.Identity()
-    ours = ActivationStats(with_hist=True, modules=[net[0].zeros], folder=tmp_path / "run")
-    learner(tmp_path, ours, net=net).fit(1)
+    net = Wide(4, 2)
+    net.zeros = nn.Identity()
+    ours = ActivationStats(with_hist=True, modules=[net.zeros], folder=tmp_path / "run")
+    learner(tmp_path, ours, net=nn.Sequential(net)).fit(1)
     assert ours.stats[0][0]["hist"][0] == 2**24 + 3
 
 
@@ -376,11 +394,14 @@ def test_gradients_in_place_of_outputs(tmp_path: Path) -> None:
     ours = ActivationStats(is_forward=False, range=None, folder=tmp_path / "run")
     learn = learner(tmp_path, ours)
     gradients: list[Tensor] = []
-    learn.model[3].register_forward_hook(
-        lambda _, __, out: out.register_hook(gradients.append) if out.requires_grad else None
-    )
+
+    def follow(_: nn.Module, __: Any, out: Tensor) -> None:
+        if out.requires_grad:
+            out.register_hook(gradients.append)
+
+    learn.model[3].register_forward_hook(follow)
     learn.fit(1)
-    assert ours.layer_stats(-1)[1] == pytest.approx([g.std().item() for g in gradients], rel=1e-4)
+    assert list(ours.layer_stats(-1)[1]) == pytest.approx([g.std().item() for g in gradients], rel=1e-4)
     assert len(ours.plot_stats().axes) >= 2
 
 
@@ -423,7 +444,7 @@ def test_color_dim_in_axes_of_others(fitted: ActivationStats) -> None:
 
 
 def test_plot_layer_stats(fitted: ActivationStats) -> None:
-    figure = fitted.plot_layer_stats(2)
+    figure: Any = fitted.plot_layer_stats(2)
     assert len(figure.axes) == 3
     for ax, values in zip(figure.axes, fitted.layer_stats(2), strict=True):
         (line,) = [line for line in ax.lines if len(line.get_xdata()) == 6]
@@ -432,7 +453,7 @@ def test_plot_layer_stats(fitted: ActivationStats) -> None:
 
 
 def test_dead_chart(fitted: ActivationStats) -> None:
-    figure = fitted.dead_chart()
+    figure: Any = fitted.dead_chart()
     assert len(figure.axes) == 4
     near = [patch for patch in figure.axes[2].patches if patch.get_alpha() == 0.5]
     np.testing.assert_allclose(near[0].get_data().values, fitted.layer_stats(2)[2])
@@ -441,7 +462,7 @@ def test_dead_chart(fitted: ActivationStats) -> None:
 
 
 def test_plot_stats(fitted: ActivationStats) -> None:
-    figure = fitted.plot_stats()
+    figure: Any = fitted.plot_stats()
     assert len(figure.axes) == 2
     for number, ax in enumerate(figure.axes):
         lines = [line for line in ax.lines if len(line.get_xdata()) == 6]

@@ -231,11 +231,14 @@ class ActivationStats(RecordingCallback):
         stream = self._stream(run, idx)
         found = _numbers(run, stream, phase)
         index = np.asarray(run.columns(stream, phase).first, np.float64)
-        names = {"mean": "mean", "std": "std", "near_zero": f"share of |x| ≤ {NEAR_ZERO}"}
+        titles = {"mean": "mean", "std": "std", "near_zero": f"share of |x| ≤ {NEAR_ZERO}"}
         span = (0, run.length(phase))
         bad = reading.not_finite(run, stream, phase, span) if found["not_finite"].any() else ""
         return scalars_grid(
-            [Series(title, {phase: (index, found[name])}, bad) for name, title in names.items()],
+            [
+                Series(title, {phase: (index, found[name])}, bad, (0.0, 1.0) if name == "near_zero" else None)
+                for name, title in titles.items()
+            ],
             grid_of(3, rows=1, cols=3, figsize=figsize), start=0, stop=span[1], epochs=reading.epochs(run, phase),
             phase=phase, title=f"{run.name}: {stream.name}",
         )  # fmt: skip
