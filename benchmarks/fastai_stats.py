@@ -54,7 +54,8 @@ class Data(TensorDataset):
         return Data(torch.empty(0), torch.empty(0))
 
 
-FOLDER = tempfile.mkdtemp(prefix="colordim-fastai-")
+_HOME = tempfile.TemporaryDirectory(prefix="colordim-fastai-")
+FOLDER = _HOME.name
 
 
 def theirs(**options: Any) -> Any:
@@ -251,7 +252,7 @@ def rows() -> Iterator[Row]:
     torch.manual_seed(1)
     normal = 4 * torch.randn(64, 4)
     same, broken = Net(Returns(lambda x: x)), Net(Returns(spoilt))
-    yield row("32 values from N(0, 4)", lambda kind: said(kind, same, counted, normal))
+    yield row("32 normal values of standard deviation 4", lambda kind: said(kind, same, counted, normal))
     yield row("share of them near zero", lambda kind: said(kind, same, near_zero, normal))
     yield row("NaN and Inf among them", lambda kind: said(kind, broken, counted, normal))
     yield row("their mean", lambda kind: said(kind, broken, lambda s: f"{s.stats[0][0]['mean']:.3f}", normal))
