@@ -71,6 +71,12 @@ def test_near_zero_counts_exact_zeros_whole_and_splits_the_bin_that_is_cut() -> 
     assert statistics.near_zero(counts, axis.edges, 0.0, zeros=6) == 6
 
 
+def test_near_zero_takes_nothing_of_a_bin_that_is_cut_by_rounding_alone() -> None:
+    axis = LinearAxis(-10, 10, 400)  # the edge nearest to -0.05 lies above it
+    assert axis.edges[199] > -0.05
+    assert statistics.near_zero(np.eye(400)[[198, 199, 200, 201]], axis.edges, 0.05).tolist() == [0, 1, 1, 0]
+
+
 def test_near_zero_on_the_signed_log_axis_is_near_that_of_the_values() -> None:
     axis = SignedLogAxis()
     values = np.maximum(np.random.default_rng(1).normal(size=20_000), 0)

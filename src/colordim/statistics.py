@@ -30,6 +30,9 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+#: Share of a bin below which an overlap is the rounding of its edges.
+_ROUNDING = 1e-9
+
 
 class Peaks(NamedTuple):
     """Peaks of a profile, the most prominent first.
@@ -305,6 +308,8 @@ def _overlap(edges: FloatArray, lo: float, hi: float) -> FloatArray:
     point = lower == upper
     width = np.where(point, 1.0, upper - lower)
     part = np.clip((np.minimum(upper, hi) - np.maximum(lower, lo)) / width, 0.0, 1.0)
+    part[part < _ROUNDING] = 0.0
+    part[part > 1.0 - _ROUNDING] = 1.0
     return np.where(point, (lo <= lower) & (lower <= hi), part)
 
 

@@ -54,6 +54,12 @@ def test_what_spans_decades_is_on_a_logarithmic_scale(ax: Axes, values: list[flo
     assert ax.get_yscale() == scale
 
 
+def test_limits_keep_the_scale_linear(ax: Axes) -> None:
+    share = Series("share", {"train": (np.arange(3.0), np.array([1e-4, 0.0, 0.9]))}, limits=(0.0, 1.0))
+    scalars(ax, share, 0, 3, 300)
+    assert (ax.get_yscale(), ax.get_ylim()) == ("linear", (0, 1))
+
+
 def test_infinite_values_are_marked_and_not_drawn(ax: Axes) -> None:
     line = scalars(ax, series([1.0, np.inf, 2.0]), 0, 3, 300).lines["train"]
     assert np.asarray(line.get_ydata()).tolist() == [1.0, 2.0]

@@ -14,7 +14,15 @@ from matplotlib.ticker import MaxNLocator
 from colordim import statistics
 from colordim.axis import LinearAxis
 from colordim.charts.colorbar import Color, ColorScale, color_bar, color_scale
-from colordim.charts.colorful import EpochProfile, cells, colorful, outside, superimpose_mean, superimpose_profiles
+from colordim.charts.colorful import (
+    Colorful,
+    EpochProfile,
+    cells,
+    colorful,
+    outside,
+    superimpose_mean,
+    superimpose_profiles,
+)
 from colordim.charts.columns import Columns, to_rows
 from colordim.charts.frame import FOOTNOTES, Panel, framed
 from colordim.charts.labels import compact, percent, tick_text
@@ -24,7 +32,16 @@ from colordim.charts.style import DPI, ChartFigure, settings
 from colordim.charts.titles import WIDE, draw_title, tell_apart, title_height
 from colordim.charts.window import SHARE, Window, shared_half_width, symlog_window, symmetric, window_from
 
-__all__ = ["Bar", "EpochCounts", "WindowChoice", "choose_windows", "colorful_grid", "grid_of", "window_ticks"]
+__all__ = [
+    "Bar",
+    "EpochCounts",
+    "WindowChoice",
+    "choose_windows",
+    "colorful_grid",
+    "colorful_in",
+    "grid_of",
+    "window_ticks",
+]
 
 Bar = Literal["each", "shared"]
 WindowChoice = Literal["shared", "own", "symlog"] | tuple[float, float]
@@ -151,7 +168,7 @@ def colorful_grid(
     -------
     ChartFigure
     """
-    rows = max(2 * (min(int(grid.panel_height * DPI / 1.12), _ROWS) // 2), 2)
+    rows = _rows(grid.panel_height)
     windows = choose_windows(panels, window)
     matrices = _Matrices(rows)
     filled = [to_rows(p.columns, matrices.of(p, w)) for p, w in zip(panels, windows, strict=True)]
@@ -191,6 +208,44 @@ def colorful_grid(
         if bar == "shared":
             _bar_for_all(figure, grid, scale, panels)
     return figure
+
+
+def colorful_in(ax: Axes, panel: Panel, *, window: WindowChoice = "own", color: Color = "share") -> Colorful:
+    """Draw one panel, with its title and ticks, into axes that someone else has laid out.
+
+    Parameters
+    ----------
+    ax : Axes
+        Empty.
+    panel : Panel
+    window, color
+        As in :func:`colorful_grid`.
+
+    Returns
+    -------
+    Colorful
+    """
+    box = ax.get_window_extent()
+    width, height = box.width / ax.figure.dpi, box.height / ax.figure.dpi
+    rows = _rows(height)
+    (own,) = choose_windows([panel], window)
+    filled = to_rows(panel.columns, panel.axis.project(own.edges(rows)))
+    values = cells(filled, panel.columns, color)
+    with settings():
+        drawn = colorful(
+            ax, panel.columns, values, own, color_scale([values], color),
+            shares_outside=outside(filled, panel.columns), not_finite=panel.not_finite,
+        )  # fmt: skip
+        epoch_marks(ax, panel.epochs, panel.epoch_numbers, panel.start, panel.stop, int(width * DPI))
+        batch_axis(ax, panel.start, panel.stop, width)
+        value_ticks(ax, window_ticks(own, height))
+        draw_title(ax, panel.caption, width, height)
+    return drawn
+
+
+def _rows(height: float) -> int:
+    """Return how many rows a panel of `height` inches has: an even number."""
+    return max(2 * (min(int(height * DPI / 1.12), _ROWS) // 2), 2)
 
 
 def _half_width(panels: Sequence[Panel], share: float) -> float:

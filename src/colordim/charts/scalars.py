@@ -37,11 +37,14 @@ class Series:
         Batches, and the values logged with them: of training one a batch, of validation one a pass. Ascending.
     note : str
         What is said at the right of the title.
+    limits : (float, float), optional
+        Of the y axis, which is then linear.
     """
 
     name: str
     points: Mapping[str, tuple[FloatArray, FloatArray]]
     note: str = ""
+    limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def scalars(ax: Axes, series: Series, start: int, stop: int, pixels: int) -> Sca
     """
     drawn = Scalars()
     everything = np.concatenate([values for _, values in series.points.values()] or [np.zeros(0)])
-    _scale(ax, everything[np.isfinite(everything)])
+    _scale(ax, everything[np.isfinite(everything)], series.limits)
     width = max(-(-(stop - start) // max(pixels, 1)), 1)
     for phase, (x, y) in series.points.items():
         infinite = np.isinf(y)
@@ -159,9 +162,11 @@ def scalars_grid(
     return figure
 
 
-def _scale(ax: Axes, values: FloatArray) -> None:
+def _scale(ax: Axes, values: FloatArray, limits: tuple[float, float] | None) -> None:
     positive = values[values > 0]
-    if positive.size and values.min() >= 0 and positive.max() > 10**_DECADES * positive.min():
+    if limits is not None:
+        ax.set_ylim(limits)
+    elif positive.size and values.min() >= 0 and positive.max() > 10**_DECADES * positive.min():
         if values.min() > 0:
             ax.set_yscale("log")
         else:  # a warm-up begins at zero

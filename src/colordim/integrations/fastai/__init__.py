@@ -1,0 +1,1 @@
+"""fastai: its events become windows, and its optimiser one that can be listened to."""
