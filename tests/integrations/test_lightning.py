@@ -518,18 +518,24 @@ def test_two_of_them_need_names(trainer: Callable[..., pl.Trainer], tmp_path: Pa
 # Loggers.
 
 
-def test_figures_go_to_tensorboard_after_each_epoch(
-    trainer: Callable[..., pl.Trainer], callback: ColorDim, tmp_path: Path
-) -> None:
+def test_epochs_go_to_tensorboard(trainer: Callable[..., pl.Trainer], callback: ColorDim, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     loggers = [CSVLogger(tmp_path / "csv"), TensorBoardLogger(tmp_path, "log", "")]
     trainer(callback, logger=loggers).fit(Net(), loader(TRAIN), loader(VALID))
-    events = EventAccumulator(str(tmp_path / "log"))
+    events = EventAccumulator(str(tmp_path / "log"), {"histograms": 0})
     events.Reload()
-    images = events.Images("colordim/colorful")
-    assert [image.step for image in images] == [3, 6]
-    assert all(image.encoded_image_string.startswith(b"\x89PNG") and image.width > 100 for image in images)
+    (name,) = events.Tags()["images"]
+    newest = events.Images(name)[-1]
+    assert newest.step == 5, "the last training batch of the second epoch"
+    assert newest.encoded_image_string.startswith(b"\x89PNG")
+    assert newest.width > 100
+    histograms = [name for name in events.Tags()["histograms"] if "/train/" in name]
+    assert len(histograms) == len(callback.run.streams)
+    for name in histograms:
+        stream = callback.run.stream(name.rpartition("/")[2])
+        values = [event.histogram_value.num for event in events.Histograms(name)]
+        assert values == callback.run.moments(stream)["size"].reshape(2, 3).sum(1).tolist()
 
 
 class Client:
@@ -542,9 +548,12 @@ class Client:
     def define_metric(self, *names: str, **options: str) -> None:
         self.calls.append((names, options))
 
-    def log(self, values: dict[str, Any]) -> None:
+    step = 0
+
+    def log(self, values: dict[str, Any], commit: bool = True) -> None:
         if self.error:
             raise self.error
+        self.step += commit
         self.calls.append({name: type(value).__name__ for name, value in values.items()})
 
 
@@ -563,15 +572,15 @@ def logger(tmp_path: Path, client: Client) -> Logger:
     return made
 
 
-def test_figures_go_to_wandb_on_a_step_of_their_own(
+def test_epochs_go_to_wandb_on_a_step_of_their_own(
     trainer: Callable[..., pl.Trainer], callback: ColorDim, tmp_path: Path
 ) -> None:
     client = Client()
     trainer(callback, logger=logger(tmp_path, client), max_epochs=1).fit(Net(), loader(TRAIN), loader(VALID))
-    assert client.calls == [
-        (("colordim/*",), {"step_metric": "colordim/step"}),
-        {"colordim/colorful": "Image", "colordim/step": "int"},
-    ]
+    assert client.calls[:2] == [(("colordim/batch",), {}), (("colordim/*",), {"step_metric": "colordim/batch"})]
+    row = client.calls[2]
+    assert row["colordim/batch"] == "int"
+    assert set(row.values()) >= {"Image", "Histogram", "float"}
 
 
 def test_a_logger_that_fails_is_left_alone(
@@ -584,8 +593,8 @@ def test_a_logger_that_fails_is_left_alone(
     assert lengths(callback) == (6, 2)
 
 
-def test_figures_can_be_left_out(trainer: Callable[..., pl.Trainer], tmp_path: Path) -> None:
-    client, callback = Client(), ColorDim(folder=tmp_path / "run", log_figures=False)
+def test_loggers_can_be_left_out(trainer: Callable[..., pl.Trainer], tmp_path: Path) -> None:
+    client, callback = Client(), ColorDim(folder=tmp_path / "run", log_to=None)
     trainer(callback, logger=logger(tmp_path, client)).fit(Net(), loader(TRAIN), loader(VALID))
     assert client.calls == []
 

@@ -8,17 +8,15 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
-from io import BytesIO
 from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import PIL.Image
 from torch.nn.modules.loss import _Loss
 from torch.nn.parallel import DistributedDataParallel
 
 import colordim
 from colordim.api import describe
-from colordim.errors import ArgumentError, DependencyError, warn
+from colordim.errors import ArgumentError, DependencyError
 from colordim.integrations.launched import Note
 from colordim.integrations.session import Session
 from colordim.recording.select import select
@@ -46,8 +44,9 @@ class ColorDim:
 
     Parameters
     ----------
-    log_figures : bool
-        Draw the run after each epoch into those loggers of the trainer that take pictures (TensorBoard, W&B).
+    log_to : "loggers", or as for record()
+        Where each epoch is published: by default those loggers of the trainer that take pictures and histograms
+        (TensorBoard, W&B), None for nowhere.
     **options
         Those of :func:`colordim.record`. `optimizer` and `scaler` are the trainer's. Without `layers`, modules that are
         losses or metrics are left out.
@@ -65,13 +64,13 @@ class ColorDim:
         made: _Self = _revive(cls.__dict__.get("_plain", cls), _families())
         return made
 
-    def __init__(self, *, log_figures: bool = True, **options: Any) -> None:
+    def __init__(self, *, log_to: Any = "loggers", **options: Any) -> None:
         if "optimizer" in options:
             raise ArgumentError("ColorDim takes the optimizers of the trainer: leave optimizer= out.")
         inspect.signature(colordim.record).bind(None, **options)  # a wrong name is an error here, and not in the fit
         self._options = options
-        self._log_figures = log_figures
-        self._session = Session(**options)
+        self._to_loggers = isinstance(log_to, str) and log_to == "loggers"
+        self._session = Session(**options, log_to=None if self._to_loggers else log_to)
         self._note = Note()
         self._handed: dict[str, Any] = {}  # where a launched process goes on
         self._fitting = True
@@ -123,9 +122,11 @@ class ColorDim:
         if self._session.attached:
             return
         model = trainer.strategy.model
-        options = {}
+        options: dict[str, Any] = {}
         if self._session.options.get("layers") is None and (layers := _layers(pl_module)):
             options["layers"] = layers
+        if self._to_loggers:
+            options["log_to"] = _takers(trainer)
         self._session.start(
             model if isinstance(model, DistributedDataParallel) else pl_module,
             trainer.optimizers,
@@ -150,7 +151,6 @@ class ColorDim:
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._session.discard()  # a batch that was skipped
         self._session.epoch()  # before a checkpoint is saved
-        self._publish(trainer)
 
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -184,14 +184,6 @@ class ColorDim:
             self._session.stop(reason)
             if trainer.local_rank == 0 and self._session.path:
                 self._note.leave(self._session.state_dict())
-
-    def _publish(self, trainer: Any) -> None:
-        if self._log_figures and trainer.is_global_zero and self._session.attached and self._session.path:
-            try:
-                draw_figures(trainer, self._session)
-            except Exception as error:
-                self._log_figures = False
-                warn(f"Figures are no longer logged, because drawing or logging one failed ({describe(error)}).")
 
     # Checkpoints and copies.
 
@@ -230,25 +222,10 @@ class ColorDim:
         return _revive, (kind.__dict__.get("_plain", kind), families), state
 
 
-def draw_figures(trainer: Any, session: Session) -> None:
-    """Draw the run into those loggers of the trainer that take pictures, by what their clients can do."""
-    clients: list[Any] = [getattr(logger, "experiment", None) for logger in trainer.loggers]
-    boards = [client for client in clients if hasattr(client, "add_figure")]  # TensorBoard
-    others = [client for client in clients if hasattr(client, "define_metric")]  # W&B
-    if not boards and not others:
-        return
-    figure = session.run.colorful()
-    for client in boards:
-        client.add_figure("colordim/colorful", figure, global_step=trainer.global_step)
-    if others:
-        picture = BytesIO()
-        figure.savefig(picture, format="png")
-        # As a picture: of figures, it knows those whose class is Matplotlib's own.
-        image = importlib.import_module("wandb").Image(PIL.Image.open(picture))
-    for client in others:
-        # W&B drops what is logged for a step that is over: a metric of our own takes the place of step=.
-        client.define_metric("colordim/*", step_metric="colordim/step")
-        client.log({"colordim/colorful": image, "colordim/step": trainer.global_step})
+def _takers(trainer: Any) -> list[Any]:
+    """Return the clients of those loggers of the trainer to which epochs can be published; on rank 0, where they are."""
+    clients = [getattr(logger, "experiment", None) for logger in trainer.loggers] if trainer.is_global_zero else []
+    return [client for client in clients if hasattr(client, "add_histogram_raw") or hasattr(client, "define_metric")]
 
 
 def _layers(module: nn.Module) -> list[nn.Module] | None:
