@@ -30,11 +30,6 @@ from transformers import (
 import colordim
 from colordim.huggingface import ColorDimCallback
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:transformers"),
-]
-
 TOKENS, WIDTH = 7, 8
 DENSE, HEAD = "bert.encoder.layer.0.intermediate.dense", "classifier"
 Row = dict[str, Any]
