@@ -27,7 +27,7 @@ import colordim
 from colordim.errors import ArgumentError
 
 # Of Keras's variables.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:torch.utils._pytree")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 PAGE = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text(encoding="utf-8")
 X = np.random.default_rng(0).standard_normal((10, 6)).astype("float32")
