@@ -26,7 +26,7 @@ def _anew() -> Iterator[None]:
     GradientState._reset_state()
 
 
-def prepared(**options: Any) -> tuple[Accelerator, nn.Module, Any, Any]:
+def prepared(**options: Any) -> tuple[Any, Any, Any, Any]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
     data = TensorDataset(torch.randn(10, 6), torch.randn(10, 2))
@@ -35,7 +35,7 @@ def prepared(**options: Any) -> tuple[Accelerator, nn.Module, Any, Any]:
     return accelerator, *accelerator.prepare(model, optimizer, DataLoader(data, batch_size=2))
 
 
-def train(accelerator: Any, model: nn.Module, optimizer: Any, loader: Any, rec: Any = None, stop: int = 99) -> None:
+def train(accelerator: Any, model: Any, optimizer: Any, loader: Any, rec: Any = None, stop: int = 99) -> None:
     for number, (x, y) in enumerate(loader):
         if number == stop:
             return
@@ -59,7 +59,7 @@ def test_a_loop_is_recorded_and_trains_as_without(tmp_path: Path, options: dict[
     steps = [0, 1, 0, 1, 1] if "gradient_accumulation_steps" in options else [1] * 5
     assert run.batches["step"].tolist() == np.cumsum(steps).tolist()
     for kind in ("weight", "weight_gradient", "update"):
-        assert run.moments(run.stream("2.weight", kind))["size"].tolist() == [16 * step for step in steps]  # type: ignore[arg-type]
+        assert run.moments(run.stream("2.weight", kind))["size"].tolist() == [16 * step for step in steps]
     assert not np.isnan(run.batches["loss"]).any()
     assert rec.notices == ()
     plain = prepared(**options)
@@ -83,21 +83,21 @@ def test_layers_are_counted_in_their_precision_and_the_model_in_that_of_its_outp
 
 @pytest.mark.parametrize("batches", [5, 2])
 def test_a_checkpoint_holds_the_position(tmp_path: Path, batches: int) -> None:
-    accelerator, *parts = prepared()
-    rec = colordim.record(parts[0], optimizer=parts[1], folder=tmp_path / "run")
+    accelerator, model, optimizer, loader = prepared()
+    rec = colordim.record(model, optimizer=optimizer, folder=tmp_path / "run")
     accelerator.register_for_checkpointing(rec)
     with rec:
-        train(accelerator, *parts, rec, stop=batches)
+        train(accelerator, model, optimizer, loader, rec, stop=batches)
         accelerator.save_state(str(tmp_path / "checkpoint"))
-        train(accelerator, *parts, rec, stop=2)  # which the checkpoint has not seen
+        train(accelerator, model, optimizer, loader, rec, stop=2)  # which the checkpoint has not seen
     AcceleratorState._reset_state(reset_partial_state=True)
 
-    accelerator, *parts = prepared()
-    rec = colordim.record(parts[0], optimizer=parts[1], folder=tmp_path / "elsewhere")
+    accelerator, model, optimizer, loader = prepared()
+    rec = colordim.record(model, optimizer=optimizer, folder=tmp_path / "elsewhere")
     accelerator.register_for_checkpointing(rec)
     accelerator.load_state(str(tmp_path / "checkpoint"))
     with rec:
-        train(accelerator, *parts, rec)
+        train(accelerator, model, optimizer, loader, rec)
     assert rec.path == str(tmp_path / "run")
     assert rec.run.moments("0")["size"].tolist() == [16] * (batches + 5)
     assert rec.run.batches["step"].tolist() == list(range(1, batches + 6))

@@ -173,8 +173,8 @@ def test_flax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _, linen, nnx = blocks("JAX and Flax")
 
-    class Net(flax.linen.Module):
-        @flax.linen.compact
+    class Net(flax.linen.Module):  # type: ignore[misc]
+        @flax.linen.compact  # type: ignore[untyped-decorator]
         def __call__(self, x: Any) -> Any:
             return flax.linen.Dense(2, name="head")(flax.linen.relu(flax.linen.Dense(8, name="hidden")(x)))
 
@@ -187,7 +187,7 @@ def test_flax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {stream.name for stream in run.streams} >= {"hidden", "head"}
     assert run.moments("head", "valid")["size"].tolist() == [20]
 
-    class Other(flax.nnx.Module):
+    class Other(flax.nnx.Module):  # type: ignore[misc]
         def __init__(self, rngs: Any) -> None:
             self.hidden = flax.nnx.Linear(6, 8, rngs=rngs)
             self.head = flax.nnx.Linear(8, 2, rngs=rngs)
