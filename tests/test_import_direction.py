@@ -39,6 +39,7 @@ ORDER = [
     "lightning",
     "huggingface",
     "demo",
+    "exchange",
     "cli",
     "__main__",
 ]

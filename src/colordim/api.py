@@ -22,6 +22,8 @@ from colordim import termination
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.column import Phase, Stream
 from colordim.errors import ArgumentError, DependencyError, RecordingError, SelectionError
+from colordim.publish.live import Live
+from colordim.publish.target import targets
 from colordim.store.disk import create
 from colordim.store.files import RUN, rank_name
 from colordim.store.memory import MemoryStore
@@ -76,6 +78,7 @@ class Recording:
         resume: Resume | None = None,
         anew: bool = False,
         check: Callable[[Sequence[Stream]], None] = lambda _: None,
+        live: Live | None = None,
     ) -> None:
         self._make_recorder = make_recorder
         self._rank = rank  # None unless several ranks record
@@ -84,6 +87,7 @@ class Recording:
         self._resume = resume
         self._anew = anew  # whether a run is begun if there is none to be resumed
         self._check = check  # whether streams of a run can be gone on with
+        self._live = live
         self._folder = folder
         self._info = info
         self._scratch = scratch
@@ -97,7 +101,7 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop("stopped" if error is None else _describe(error))
+        self.stop("stopped" if error is None else describe(error))
 
     def start(self) -> Recording:
         """Create the run's folder, or go on in the one that is there, and attach the hooks.
@@ -119,7 +123,7 @@ class Recording:
             raise RecordingError("a recording is started once: begin another with colordim.record(...).")
         wanted = self._folder
         if self._resume is None:
-            self._folder = _free_folder(wanted) if self._rank is None else _shared_folder(wanted)
+            self._folder = free_folder(wanted) if self._rank is None else _shared_folder(wanted)
         part = self._folder if self._rank is None else self._folder / rank_name(self._rank)
         self._info.setdefault("name", self._folder.name)
         resume = self._resume
@@ -141,6 +145,9 @@ class Recording:
         atexit.register(self.stop, "the process ended")
         self._terminable = _Terminable(self._recorder, writer)
         termination.watch(self._terminable)
+        if self._live is not None:
+            recorder = self._recorder
+            self._live.start(self._folder, writer.position.batch, lambda: recorder.current_epoch, recorder.notices.say)
         return self
 
     def stop(self, reason: str = "stopped") -> None:
@@ -153,6 +160,8 @@ class Recording:
         atexit.unregister(self.stop)
         if self._terminable is not None:
             termination.unwatch(self._terminable)
+        if self._live is not None:
+            self._live.stop()
 
     @property
     def path(self) -> str:
@@ -364,6 +373,7 @@ def record(
     scratch: str | os.PathLike[str] | None = None,
     resume: Literal["auto"] | str | os.PathLike[str] | Run | Mapping[str, Any] | None = None,
     resume_at: int | None = None,
+    log_to: Any = None,
 ) -> Recording:
     """Record the histogram of every batch of every layer while `model` trains.
 
@@ -421,6 +431,10 @@ def record(
     resume_at : int, optional
         Number of training batches that the checkpoint has seen, where it has no ``state_dict()``: what was recorded
         from the next one on is cut off.
+    log_to : str, SummaryWriter, wandb.Run, or a sequence of them, optional
+        Where to publish each epoch when it is over, on rank 0: ``"tensorboard"`` and ``"csv"`` write into the folder of the
+        run, ``"tensorboard:some/folder"`` elsewhere; ``"wandb"`` logs to the active W&B run, or to one that it begins,
+        in ``"wandb:some-project"`` if that is said. See docs/exports.md.
 
     Returns
     -------
@@ -436,10 +450,10 @@ def record(
         If a range is empty or without bins.
     ArgumentError
         If `every` is below one, `budget` is no share, `max_bytes` is below a megabyte a rank, a kind is unknown, or needs an optimizer and there is none;
-        if several ranks record and nothing tells all of them the same folder; or if `resume` and `resume_at` do not
-        say where to go on.
+        if several ranks record and nothing tells all of them the same folder; if `resume` and `resume_at` do not
+        say where to go on; or if nothing can be published to what `log_to` names.
     DependencyError
-        If torch is not installed.
+        If torch is not installed, or the package that `log_to` needs.
     """
     if os.environ.get("COLORDIM", "").lower() == "off":
         return Recording(None, Path(), {"name": name or "off"})
@@ -461,6 +475,7 @@ def record(
             f"every={every!r} cannot be: record every n-th batch with a whole number n of at least one."
         )
     Governor(budget)
+    published = targets(log_to)
     run, position = _as_resume(resume, resume_at, folder)
     if range is None and bins != 200:
         raise ArgumentError(f"bins={bins} needs a range: give one such as range=(-10, 10), or leave bins out.")
@@ -469,9 +484,9 @@ def record(
             "record(None) has no layers and no parameters, but what observe() is given: leave layers=, optimizer=, scaler= "
             "and facets= out."
         )
-    targets = [] if model is None else select(model, layers)
+    selected = [] if model is None else select(model, layers)
     model = Observed() if model is None else model
-    names = [target.name for target in targets]
+    names = [target.name for target in selected]
     axes = {pattern: _axis(value, bins) for pattern, value in range.items()} if isinstance(range, Mapping) else {}
     default = SignedLogAxis() if range is None or isinstance(range, Mapping) else _axis(range, bins)
     for pattern in axes:
@@ -494,8 +509,8 @@ def record(
         raise ArgumentError("record(None) records what observe() is given, as activations: leave kinds= out.")
     Scale(scaler)
 
-    rules = as_rules(facets, targets)
-    first = FirstBatch(model, targets, optimizers)
+    rules = as_rules(facets, selected)
+    first = FirstBatch(model, selected, optimizers)
 
     def check(streams: Sequence[Stream]) -> None:
         for stream in streams:
@@ -509,7 +524,7 @@ def record(
     def make_recorder(writer: FolderWriter) -> Recorder:
         return Recorder(
             model,
-            targets,
+            selected,
             writer,
             axis_of,
             every=int(every),
@@ -573,6 +588,7 @@ def record(
         resume=None if position is None else replace(position, attempt=attempt),
         anew=resume == "auto" or resume == {},
         check=check,
+        live=Live(published) if published and mine.rank == 0 else None,
     )
 
 
@@ -681,7 +697,7 @@ def _axis(value: tuple[float, float] | Axis, bins: int) -> Axis:
     return LinearAxis(low, high, bins)
 
 
-def _free_folder(path: Path) -> Path:
+def free_folder(path: Path) -> Path:
     """Return `path`, or the first of path-2, path-3, ... if it holds a run: no run is ever overwritten."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
     return next(each for each in chain([path], numbered) if not (each / "run.json").exists())
@@ -698,7 +714,8 @@ def _matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """Return why a recording ended that an exception has ended: its class, and the first line of its message."""
     text = str(error).splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""The command line: demo, doctor, ls, show. Everything heavy is imported by the command that needs it."""
+"""The command line: demo, doctor, ls, show, and those of :mod:`colordim.exchange`. Everything heavy is imported by the command that needs it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
+from colordim import exchange
 from colordim.errors import ColordimError, DependencyError
 
 if TYPE_CHECKING:
@@ -512,6 +513,8 @@ def _windows(run: Run, streams: Sequence[Stream], phase: Any, window: str | tupl
         return [windows.symlog_window(halves, largest)] * len(streams)
     return [windows.symmetric(windows.shared_half_width(halves))] * len(streams)
 
+
+exchange.add_commands(app)
 
 if __name__ == "__main__":
     main()

@@ -76,12 +76,14 @@ def caption(stream: Stream, note: str = "", mark: str = "") -> Caption:
 
 
 def notes(run: Run) -> str:
-    """Say what recording cost, where it is known, and what of the run is missing."""
+    """Say what recording cost, where it is known, what is approximate, and what of the run is missing."""
     from colordim.charts.labels import percent
 
     cost = run.cost
     took = percent(cost) + " of" if cost < 1 else f"{cost:.1f} times"
     parts = [f"recording took {took} the training time"] if np.isfinite(cost) else []
+    if run.info.get("imported", {}).get("approximate"):
+        parts.append(f"imported from {run.info['imported']['from']}: spread over buckets, approximate")
     for phase in PHASES:
         if (level := run.finest(phase)) and len(run.epochs(phase)):
             span = f"before {run.kept(phase)}" if run.kept(phase) < run.length(phase) else "of the run"

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -141,6 +142,81 @@ def test_switched_off_it_does_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "run").exists()
     assert len(session.run.streams) == 0
     assert isinstance(session.run, colordim.Run)
+
+
+def test_all_ranks_record_where_rank_0_does(tmp_path: Path) -> None:
+    net, told = model(), list[dict[str, Any]]()
+
+    def agree(place: dict[str, Any]) -> dict[str, Any]:
+        told.append(place)
+        return place if "resume" in place else {"folder": str(tmp_path / "of-rank-0")}
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    session = Session(folder=tmp_path / "run")
+    session.start(net, agree=agree)
+    batches(session, net, 1)
+    session.stop()
+    assert told == [{"folder": str(tmp_path / "run-2")}], "what this rank would have taken"
+    assert session.path == str(tmp_path / "of-rank-0")
+    session.start(net, agree=agree)
+    session.stop()
+    assert told[1]["folder"] == session.path
+    assert told[1]["resume"]["train"] == 1
+
+
+def test_options_of_one_fit_take_the_place_of_those_of_the_session(tmp_path: Path) -> None:
+    net, session = model(), Session(folder=tmp_path / "run", layers="0")
+    session.start(net, layers="1", name="late")
+    batches(session, net, 1)
+    session.stop()
+    assert session.options["layers"] == "0"
+    assert [stream.name for stream in session.run.streams] == ["1"]
+    assert session.run.name == "late"
+
+
+def test_a_state_of_nothing_but_the_run_is_for_reading(tmp_path: Path) -> None:
+    net, session = model(), Session(folder=tmp_path / "run")
+    session.start(net)
+    batches(session, net, 1)
+    session.stop()
+    other = Session(folder=tmp_path / "other")
+    other.load_state_dict({"run": str(tmp_path / "run")})
+    assert other.run.length("train") == 1
+    assert other.state_dict() == {}
+    other.start(net)
+    other.stop()
+    assert other.path == str(tmp_path / "other")
+
+
+def test_a_run_of_more_ranks_is_not_gone_on_with(tmp_path: Path) -> None:
+    net, session = model(), Session(folder=tmp_path / "run")
+    session.start(net)
+    batches(session, net, 1)
+    session.stop()
+    description = tmp_path / "run" / "rank=0" / "rank.json"
+    description.write_text('{"world_size": 2}')
+    with (
+        pytest.warns(UserWarning, match="was recorded by 2 ranks, and this training has 1, so another one is begun"),
+        pytest.warns(UserWarning, match="holds a run already"),
+    ):
+        session.start(net)
+    session.stop()
+    assert session.path == str(tmp_path / "run-2")
+
+
+def test_steps_outside_of_windows_do_not_count(tmp_path: Path) -> None:
+    net, session = model(), Session(folder=tmp_path / "run")
+    optimizer = torch.optim.SGD(net.parameters())
+    session.start(net, [optimizer])
+    for _ in range(2):
+        optimizer.step()  # of a learning rate finder
+        session.begin("train")
+        net(torch.randn(5, 4)).sum().backward()
+        optimizer.step()
+        session.commit()
+    session.stop()
+    assert session.run.batches["step"].tolist() == [1, 2]
 
 
 def test_an_expected_batch_opens_with_the_first_output(tmp_path: Path) -> None:

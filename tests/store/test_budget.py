@@ -128,7 +128,7 @@ def test_a_snapshot_outlives_what_it_was_read_from(kit: Any, tmp_path: Path) -> 
     from colordim.store.writer import FolderWriter
 
     memory, readers = MemoryStore(), []
-    writer = FolderWriter(tmp_path, {}, seal_bytes=1, max_bytes=400_000)
+    writer = FolderWriter(tmp_path, {}, seal_bytes=1, max_bytes=1_500_000)
     for step in kit.training(3, 600):
         number = step.batch.batch
         for sink in (memory, writer):

@@ -187,15 +187,15 @@ def test_streams_that_take_turns(kit: Any, tmp_path: Path, options: dict[str, An
     assert sum(moments) == fired, "a stream has moments only where it fired"
 
 
-def test_pandas_is_never_imported(tmp_path: Path) -> None:
-    """Several functions of pyarrow import it if it is there, which takes half a second in the midst of a training."""
+def test_pandas_and_compute_are_never_imported(tmp_path: Path) -> None:
+    """Several functions of pyarrow import them, which takes half a second in the midst of a training."""
     code = """
 import importlib.abc, sys
 
 class Found(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "pandas":
-            print("pandas is imported")
+        if name in ("pandas", "pyarrow.compute"):
+            print(name, "is imported")
 
 sys.meta_path.insert(0, Found())
 import numpy as np

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -78,6 +79,9 @@ _SETTINGS: Any = {
 }
 
 
+_one = threading.RLock()
+
+
 class ChartFigure(Figure):
     """A figure that a notebook shows when it is the value of a cell, whether or not pyplot is loaded.
 
@@ -92,8 +96,11 @@ class ChartFigure(Figure):
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Build artists with the look of these charts, whatever the user's Matplotlib settings are."""
-    with mpl.rc_context(_SETTINGS):
+    """Build artists with the look of these charts, whatever the user's Matplotlib settings are.
+
+    One thread at a time: Matplotlib's settings are those of the process, and what is put back must be the user's.
+    """
+    with _one, mpl.rc_context(_SETTINGS):
         yield
 
 

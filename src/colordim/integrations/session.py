@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import colordim
+from colordim.api import free_folder
 from colordim.errors import ColordimError, RecordingError
+from colordim.publish.target import portable
+from colordim.recording.ranks import recorded
+from colordim.recording.select import class_name, roots
+from colordim.store import files
+from colordim.store.disk import read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,9 +72,17 @@ class Session:
         RecordingError
             If nothing was recorded yet.
         """
-        if self._recording is None and self._path is not None:
+        if self._path is not None and (self._recording is None or not self._is_its_folder(self._recording.path)):
             return colordim.open(self._path)
         return self.recording.run
+
+    def _is_its_folder(self, path: str) -> bool:
+        return self._path is not None and Path(path).absolute() == Path(self._path).absolute()
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Those of all fits."""
+        return self._options
 
     @property
     def path(self) -> str | None:
@@ -84,8 +99,10 @@ class Session:
         model: nn.Module,
         optimizers: Sequence[Optimizer] = (),
         *,
-        scaler: Any = None,
+        agree: Callable[[Any], Any] | None = None,
         unless: Callable[[], bool] | None = None,
+        scaler: Any = None,
+        **options: Any,
     ) -> None:
         """Attach to a model, in a run of its own the first time, and in that run from then on.
 
@@ -94,10 +111,14 @@ class Session:
         model : Module
         optimizers : sequence of Optimizer
             Those that train it.
-        scaler : GradScaler, optional
-            That of the framework, unless one is among the options.
+        agree : callable, optional
+            Returns on every rank what rank 0 has passed to it, so that all of them record where rank 0 does.
         unless : callable, optional
             Nothing is counted where it is true, as :meth:`colordim.Recording.manage` says.
+        scaler : GradScaler, optional
+            That of the framework, unless one is among the options.
+        **options
+            Those of this fit, in place of the session's: what only the model tells.
 
         Raises
         ------
@@ -105,25 +126,38 @@ class Session:
             As :func:`colordim.record` and :meth:`colordim.Recording.start` do.
         """
         self.stop("interrupted")  # by an exception, of which the framework tells nobody
-        options = {**self._options, "optimizer": list(optimizers) or None}
-        if scaler is not None:
-            options.setdefault("scaler", scaler)
-        if self._position is not None and self._path is not None:
-            if (Path(self._path) / "run.json").exists():
-                if (other := _recordings.pop(Path(self._path).absolute(), None)) is not None:
-                    other.stop("interrupted")  # of a session that an exception has left, as a new one takes its place
-                options.update(folder=self._path, resume=self._position)
-                options.pop("resume_at", None)
-            else:
-                warnings.warn(
-                    f"colordim: the run {self._path} is not there any more, so another one is begun.", stacklevel=2
-                )
-        recording = colordim.record(model, **options)
+        options = {"scaler": scaler, **self._options, **options, "optimizer": list(optimizers) or None}
+        place = self._place()
+        if agree is not None:
+            if not place and options.get("resume") is None:
+                label = f"{class_name(roots(model)[-1])}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+                folder = Path(options.get("folder") or Path("runs") / label)
+                place = {"folder": str(free_folder(folder.absolute()))}
+            place = agree(place)
+        if "resume" in place:
+            options.pop("resume_at", None)
+            if (other := _recordings.pop(Path(place["folder"]).absolute(), None)) is not None:
+                other.stop("interrupted")  # of a session that an exception has left, as a new one takes its place
+        recording = colordim.record(model, **{**options, **place})
         recording.start().manage(unless)
         self._recording, self._attached = recording, True
         self._path = recording.path or None
         if self._path is not None:
             _recordings[Path(self._path).absolute()] = recording
+
+    def _place(self) -> dict[str, Any]:
+        """Return where the run goes on, in options of :func:`colordim.record`; nothing if one is to begin."""
+        if self._position is None or self._path is None:
+            return {}
+        why, mine = "is not there any more", recorded(self._options.get("ranks", "all"))
+        if (Path(self._path) / files.RUN).exists():
+            ranks = [read_json(path) for path in Path(self._path).glob(f"rank=*/{files.RANK_FILE}")]
+            there = {rank["world_size"] for rank in ranks if "world_size" in rank}
+            if mine is None or there <= {mine.world_size}:
+                return {"folder": self._path, "resume": self._position}
+            why = f"was recorded by {max(there)} ranks, and this training has {mine.world_size}"
+        warnings.warn(f"colordim: the run {self._path} {why}, so another one is begun.", stacklevel=3)
+        return {}
 
     def begin(self, phase: Phase) -> None:
         """Open the window of a batch; one that is open was left by an exception, and is forgotten."""
@@ -187,12 +221,16 @@ class Session:
         return dict(self._position or {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next fit go on where a checkpoint was saved: what was recorded later is cut off, and kept aside."""
+        """Let the next fit go on where a checkpoint was saved: what was recorded later is cut off, and kept aside.
+
+        A state of nothing but ``run`` says where the run is, and the next fit begins another.
+        """
         if state:
-            self._path, self._position = str(state["run"]), dict(state)
+            self._path, self._position = str(state["run"]), dict(state) if len(state) > 1 else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**Session(**self._options).__dict__, "_path": self._path}
+        options = {**self._options, "log_to": portable(self._options.get("log_to"))}
+        return {**Session(**options).__dict__, "_path": self._path}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Session:
         copy = Session.__new__(Session)

@@ -283,6 +283,11 @@ class Recorder:
                 self._close()
             self._batches.epoch()
 
+    @property
+    def current_epoch(self) -> int:
+        """Number of the epoch; may be asked for by any thread."""
+        return self._clock.current
+
     def log(self, values: dict[str, object]) -> None:
         """Log numbers with the batch that is open, or else with the last one."""
         if self._here():
@@ -564,6 +569,8 @@ class Recorder:
         )
 
     def _on_step(self, *_: object) -> None:
+        if self._managed and self._batches.window is None:
+            return  # of a learning rate finder
         if self._here() and self._clock.steps is not None:
             self._clock.steps += 1
 

@@ -108,6 +108,11 @@ class Clock:
         """Number of batches closed so far."""
         return self._batches
 
+    @property
+    def current(self) -> int:
+        """Number of the epoch."""
+        return self._epoch
+
     def _next_epoch(self) -> None:
         if self._phases_in_epoch:
             self._epoch += 1

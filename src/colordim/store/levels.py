@@ -1,9 +1,10 @@
 """Levels on the disk: exact sums of adjacent columns, so that a long run is seen without being read.
 
-A *span* is a sealed segment, or four adjacent spans of the order below. A span of order j has files of the levels
-j + 1 to j + :data:`DEPTH`; when four of them become one of order j + 1, its files replace theirs but those of level
-j + 1, which hold as many columns as a file should. So a level has few files, however long the run is, and each column
-is written about once. They say which segments they sum up: what does not match these is stale, and not read.
+A *span* is a sealed segment, which is of order 0, or four adjacent spans of the order below. A span of order j has files
+of the levels j + 1 to j + :data:`DEPTH`, a segment of level 1 alone; when four of them become one of order j + 1, its files
+replace theirs but those of level j + 1, which hold as many columns as a file should. So a level has few files, however long
+the run is, and each column is written about once. They say which segments they sum up: what does not match these is stale,
+and not read.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from colordim.store.parquet import (
 from colordim.store.place import LocalPlace, Place
 from colordim.store.pyramid import FACTOR
 from colordim.store.sparse import StreamColumns
-from colordim.store.table import arrow, arrow_texts
+from colordim.store.table import arrow_texts
 
 __all__ = [
     "DEPTH",
@@ -52,10 +53,11 @@ __all__ = [
 
 IntArray = npt.NDArray[np.int64]
 
-#: Levels that a span is written at.
+#: Levels that a span of several segments is written at: with one, an overview would have to read finer sums. A segment has
+#: one, as another would cost a tenth of the writer's time.
 DEPTH = 2
 
-_PHASES = arrow_texts([phase.encode() for phase in PHASES], pa.string())
+_PHASES = [phase.encode() for phase in PHASES]
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Span:
     @property
     def levels(self) -> range:
         """Levels at which it is written."""
-        return range(self.order + 1, self.order + 1 + DEPTH)
+        return range(self.order + 1, self.order + 1 + (DEPTH if self.order else 1))
 
 
 def level_names(level: int, name: str) -> tuple[str, str]:
@@ -250,7 +252,8 @@ def _moment_rows(streams: Sequence[tuple[Stream, StreamColumns]], groups: Groups
     moments = np.concatenate([columns.moments for _, columns in streams]).T
     return {
         "stream": np.repeat(np.array([stream.id for stream, _ in streams], np.int32), len(groups)),
-        "phase": _PHASES.take(arrow(np.tile(groups.phase, n), pa.int64())),
+        # Not by Arrow's take(), which imports pyarrow.compute: a quarter of a second, within a training.
+        "phase": arrow_texts([_PHASES[code] for code in groups.phase.tolist()] * n, pa.string()),
         "column": np.tile(np.arange(len(groups)), n),
         **{name: np.tile(getattr(groups, name), n) for name in ("first", "last", "number")},
         **{name: np.ascontiguousarray(row) for name, row in zip(COUNTERS, counters, strict=True)},

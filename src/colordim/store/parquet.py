@@ -241,7 +241,7 @@ def read_columns(footer: Footer, stream: int, batches: int) -> tuple[IntArray, I
     arrays = {
         "stream": numbers(table.column("stream")),
         "bucket": numbers(table.column("bucket")),
-        "counts": numbers(_one(counts).flatten()),
+        "counts": _flat(_one(counts)),
     }
     footer.check(group, arrays)
     return arrays["bucket"].astype(np.int64), arrays["counts"].reshape(table.num_rows, batches)
@@ -267,3 +267,9 @@ def read_moments(footer: Footer, stream: int, key: str = "batch") -> tuple[IntAr
 
 def _one(column: Any) -> pa.Array:
     return column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
+
+
+def _flat(lists: pa.ListArray) -> IntArray:
+    """Return the values of all lists, of which none is null; flatten() would import pyarrow.compute."""
+    begin, end = (lists.offsets[at].as_py() for at in (0, -1))
+    return numbers(lists.values.slice(begin, end - begin))

@@ -69,11 +69,24 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
 
 
 def _texts(column: pa.ChunkedArray) -> npt.NDArray[np.str_]:
-    """Return a column of few different texts: each of them is made once, and not once a row."""
+    """Return a column of texts; those of one length, as the phases have, at once; see :func:`arrow` for why."""
+    kind = _EMPTY["phase"].dtype
     chunks = []
-    for chunk in column.dictionary_encode().chunks:
-        texts = np.array(chunk.dictionary.to_pylist(), _EMPTY["phase"].dtype)
-        chunks.append(texts[numbers(chunk.indices)])
+    for chunk in column.chunks:
+        _, offsets, data = chunk.buffers()
+        ends = np.frombuffer(offsets or b"", np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        length = int(ends[1] - ends[0]) if len(chunk) else 0
+        if length and not chunk.null_count and (np.diff(ends) == length).all():
+            raw = np.frombuffer(data, np.uint8, length * len(chunk), int(ends[0])).reshape(-1, length)
+            codes = np.full(len(raw), -1)
+            texts: list[str] = []
+            while (codes < 0).any():  # once a text: there are few different ones
+                text = raw[(codes < 0).argmax()]
+                codes[(raw == text).all(axis=1)] = len(texts)
+                texts.append(text.tobytes().decode())
+            chunks.append(np.array(texts, kind)[codes])
+        else:
+            chunks.append(np.array(chunk.to_pylist(), kind))
     return np.concatenate([_EMPTY["phase"], *chunks])
 
 
