@@ -30,11 +30,6 @@ from transformers import (
 import colordim
 from colordim.huggingface import ColorDimCallback
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:transformers"),
-]
-
 TOKENS, WIDTH = 7, 8
 DENSE, HEAD = "bert.encoder.layer.0.intermediate.dense", "classifier"
 Row = dict[str, Any]
@@ -92,7 +87,7 @@ def sizes(run: colordim.Run, phase: Any = "train", layer: str = HEAD) -> list[in
     return [int(size) for size in run.moments(layer, phase)["size"]]
 
 
-class Counted(Trainer):
+class Counted(Trainer):  # type: ignore[misc]
     """Counts by hooks of its own what each leaf returns in each batch: number of values, and their sum in float64."""
 
     seen: list[tuple[str, dict[str, tuple[int, float]]]]
@@ -142,7 +137,7 @@ def test_every_value_of_exactly_the_true_batches(
     for phase in ("train", "valid"):
         batches = [found for each, found in fit.seen if each == phase]
         for layer in layers if batches else ():
-            moments = run.moments(layer, phase)  # type: ignore[arg-type]
+            moments = run.moments(layer, phase)
             assert moments["size"].tolist() == [batch[layer][0] for batch in batches]
             np.testing.assert_allclose(moments["sum"], [batch[layer][1] for batch in batches], rtol=1e-6, atol=1e-6)
     assert callback.recording.notices == ()
@@ -215,7 +210,7 @@ def test_text_that_is_generated_is_no_batch(tmp_path: Path, generation: bool) ->
 
 
 def test_generation_within_a_step_is_left_out(tmp_path: Path) -> None:
-    class Samples(Trainer):
+    class Samples(Trainer):  # type: ignore[misc]
         def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(model, *args, **kwargs)
             generating(model)
@@ -262,7 +257,7 @@ def test_evaluation_outside_of_training_is_not_recorded(tmp_path: Path) -> None:
     assert not any(module._forward_hooks for module in fit.model.modules())
 
 
-class Crashes(Trainer):
+class Crashes(Trainer):  # type: ignore[misc]
     """Fails in the batch of a number, as often as it is told to."""
 
     at, error = 1, RuntimeError("what users' code raises")
@@ -310,7 +305,7 @@ def test_after_a_crash_in_metrics_an_evaluation_is_not_recorded(tmp_path: Path) 
 
 @pytest.mark.pitfall("restarts for want of memory")
 def test_attempts_that_ran_out_of_memory_are_taken_back(tmp_path: Path) -> None:
-    class Small(Trainer):
+    class Small(Trainer):  # type: ignore[misc]
         calls = 0
 
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -394,7 +389,7 @@ def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert run.path == str(tmp_path / "run")
     for phase in ("train", "valid"):
         for layer in (HEAD, DENSE):
-            np.testing.assert_array_equal(run.counts(layer, phase), expected.counts(layer, phase))  # type: ignore[arg-type]
+            np.testing.assert_array_equal(run.counts(layer, phase), expected.counts(layer, phase))
     for name in ("epoch", "step", "phase", "index", "loss", "eval_loss"):
         np.testing.assert_array_equal(run.batches[name], expected.batches[name])
 
@@ -446,7 +441,7 @@ def test_the_scale_of_losses_is_that_of_the_trainer(tmp_path: Path) -> None:
     """Accelerate keeps the scaler at the optimiser that it wraps."""
     callback = ColorDimCallback(folder=tmp_path / "run", kinds=("activation", "gradient"))
 
-    class Scaled(Trainer):
+    class Scaled(Trainer):  # type: ignore[misc]
         def create_accelerator_and_postprocess(self) -> None:
             super().create_accelerator_and_postprocess()
             self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
@@ -454,8 +449,8 @@ def test_the_scale_of_losses_is_that_of_the_trainer(tmp_path: Path) -> None:
     plain = ColorDimCallback(folder=tmp_path / "plain", kinds=("activation", "gradient"))
     trainer(tmp_path, plain, max_steps=1).train()
     trainer(tmp_path, callback, max_steps=1, kind=Scaled).train()
-    of = [each.run.moments(each.run.stream(HEAD, "gradient"))["sum_sq"] for each in (callback, plain)]
-    np.testing.assert_allclose(*of, rtol=1e-6)
+    found, expected = (each.run.moments(each.run.stream(HEAD, "gradient"))["sum_sq"] for each in (callback, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 DISTRIBUTED = """
@@ -500,7 +495,7 @@ def test_two_ranks_are_one_run(tmp_path: Path) -> None:
     for phase in ("train", "valid"):
         for layer in (DENSE, HEAD):
             batches = [(a[layer], b[layer]) for (which, a), (_, b) in zip(*seen, strict=True) if which == phase]
-            moments = run.moments(layer, phase)  # type: ignore[arg-type]
+            moments = run.moments(layer, phase)
             assert moments["size"].tolist() == [a[0] + b[0] for a, b in batches]
             np.testing.assert_allclose(moments["sum"], [a[1] + b[1] for a, b in batches], rtol=1e-6)
     # Weights are the same on both ranks, and count once.

@@ -27,7 +27,7 @@ def as_tensor(values: Any) -> Tensor:
         return values
     if hasattr(values, "__dlpack__") and not isinstance(values, np.ndarray):
         try:
-            return torch.from_dlpack(values)
+            return torch.utils.dlpack.from_dlpack(values)
         except (BufferError, RuntimeError, TypeError):
             values = np.asarray(values)
     if isinstance(values, np.ndarray):

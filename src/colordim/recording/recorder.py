@@ -207,13 +207,13 @@ class Recorder:
         with self._lock:
             self._batches.drain()
         if self._clock.batches == self._position.batch and not idle:
-            self.notices.say(
-                "nothing",
-                "Nothing was recorded: the model itself was never called in training mode with gradients or in "
-                "evaluation mode; "
+            why = (
+                "the model itself was never called in training mode with gradients or in evaluation mode; "
                 + self._way_out('put the batches into `with rec.batch("train"):`, or record the module that is called')
-                + ".",
+                if self._layers.names
+                else 'there was no `with rec.batch("train"):`, within which observe() counts'
             )
+            self.notices.say("nothing", f"Nothing was recorded: {why}.")
         self._sink.close(reason)
 
     def begin(self, phase: Phase) -> None:
