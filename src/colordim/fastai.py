@@ -16,5 +16,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 from colordim.integrations.fastai.callback import RecordingCallback
+from colordim.integrations.fastai.histogram import ActivationsHistogram
 
-__all__ = ["RecordingCallback"]
+__all__ = ["ActivationsHistogram", "RecordingCallback"]

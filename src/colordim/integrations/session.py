@@ -76,7 +76,7 @@ class Session:
         """Whether a fit is being recorded."""
         return self._attached
 
-    def start(self, model: nn.Module, optimizers: Sequence[Optimizer] = (), scaler: Any = None) -> None:
+    def start(self, model: nn.Module, optimizers: Sequence[Optimizer] = (), **options: Any) -> None:
         """Attach to a model, in a run of its own the first time, and in that run from then on.
 
         Parameters
@@ -84,8 +84,8 @@ class Session:
         model : Module
         optimizers : sequence of Optimizer
             Those that train it.
-        scaler : GradScaler, optional
-            The one of this fit; without it, that of the options.
+        **options
+            Those of this fit, in place of the session's: what only the model tells, or its scaler.
 
         Raises
         ------
@@ -93,9 +93,7 @@ class Session:
             As :func:`colordim.record` and :meth:`colordim.Recording.start` do.
         """
         self.stop("interrupted")  # by an exception, of which the framework tells nobody
-        options = {**self._options, "optimizer": list(optimizers) or None}
-        if scaler is not None:
-            options["scaler"] = scaler
+        options = {**self._options, **options, "optimizer": list(optimizers) or None}
         if self._position is not None and self._path is not None:
             if (Path(self._path) / "run.json").exists():
                 options.update(folder=self._path, resume=self._position)
