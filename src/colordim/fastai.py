@@ -16,6 +16,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from colordim.integrations.fastai.callback import RecordingCallback
+from colordim.integrations.fastai.histogram import ActivationsHistogram
 from colordim.integrations.fastai.stats import ActivationStats
 
-__all__ = ["ActivationStats", "RecordingCallback"]
+__all__ = ["ActivationStats", "ActivationsHistogram", "RecordingCallback"]

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.charts.columns import Columns
@@ -120,6 +121,19 @@ def test_twin_peaks_compares_shares_whatever_the_number_of_values() -> None:
     assert len(curves) == 2
     assert curves[0] == pytest.approx(curves[1])
     assert curves[0].sum() == pytest.approx(1.0)
+
+
+def test_twin_peaks_of_few_values_has_fewer_rows() -> None:
+    axis = LinearAxis(-10, 10, 200)
+    rows = []
+    for number in (60, 1_000_000):
+        one = side(np.random.default_rng(0).normal(0, 3, number), axis)
+        (ax,) = twin_peaks_figure({"train": one, "valid": one}, axis, CAPTION, 0).axes
+        steps = [patch for patch in ax.patches if isinstance(patch, StepPatch)]
+        shares = steps[-1].get_data()[0]
+        rows.append(len(shares))
+        assert shares.sum() == pytest.approx(1, abs=0.03)  # whatever their number
+    assert rows == [40, 160]
 
 
 def test_twin_peaks_says_what_is_missing_and_what_is_not_shown() -> None:

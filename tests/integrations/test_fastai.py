@@ -172,6 +172,7 @@ def test_what_is_no_fit_adds_nothing_and_takes_nothing_away(
     check(recorder, calls + learn.model.calls)
     assert recorder.run.batches["epoch"].tolist() == [0] * 5 + [1] * 5
     assert recorder.recording.notices == ()
+    assert [path.name for path in tmp_path.glob("run*")] == ["run"]
 
 
 def test_fine_tune_is_one_run(tmp_path: Path, recorder: RecordingCallback) -> None:
@@ -499,6 +500,17 @@ def test_options_are_those_of_record(tmp_path: Path) -> None:
     assert run.batches["recorded"].tolist() == [True, False, True, True, False]
     assert run.name == "ours"
     assert [stream.facet.label for stream in run.facets("head") if stream.facet] == ["no", "yes"]
+
+
+def test_another_process_goes_on_in_the_run(tmp_path: Path) -> None:
+    for fits in (1, 2):
+        recorder = RecordingCallback(folder=tmp_path / "run", resume="auto")
+        learn = learner(tmp_path, recorder)
+        for _ in range(fits):
+            learn.fit(1)
+    assert lengths(recorder) == (9, 6)
+    assert np.unique(recorder.run.batches["epoch"]).tolist() == [0, 1, 2]
+    assert not (tmp_path / "run-2").exists()
 
 
 def test_a_class_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,9 +30,10 @@ Side = tuple[IntArray, int, IntArray]
 
 _COLORS = {"train": LINE_COLORS[0], "valid": LINE_COLORS[1]}
 _WHAT = {"train": "training, last quarter of the epoch", "valid": "validation, the whole pass"}
-_ROWS = 160
-#: Smoothing before peaks are looked for, as a share of the window's rows.
-_SMOOTHING = 0.02
+#: Rows of the window, of many values; of few each has several, so that the curves are no comb.
+_ROWS, _FEWEST_ROWS = 160, 40
+#: Smoothing before peaks are looked for, as a share of the window's rows, and in rows at least.
+_SMOOTHING, _LEAST_SMOOTHING = 0.02, 1.6
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class TwinPeaks:
 def find_peaks(profile: FloatArray, row_edges: FloatArray) -> FloatArray:
     """Return the values at the (at most) two most prominent peaks of a profile, ascending."""
     # Of ten classes nine say no: the peak of the yes is small, but stands clear of the valley before it.
-    found = statistics.peaks(profile, sigma=_SMOOTHING * len(profile), prominence=0.02, own=0.25).position[:2]
+    found = statistics.peaks(
+        profile, sigma=max(_SMOOTHING * len(profile), _LEAST_SMOOTHING), prominence=0.02, own=0.25
+    ).position[:2]
     centers = (row_edges[:-1] + row_edges[1:]) / 2
     return np.sort(centers[found])
 
@@ -140,7 +143,7 @@ def twin_peaks_figure(
     size = {side: int(counters[COUNTERS.index("size")]) for side, (_, _, counters) in sides.items()}
     there = [side for side in sides if size[side]]
     window = window or symmetric(max((_half_width(sides[side], axis) for side in there), default=1.0))
-    edges = window.edges(_ROWS)
+    edges = window.edges(_rows(min((size[side] for side in there), default=0)))
     matrix = axis.project(edges)
     rows = {side: matrix @ sides[side][0] / size[side] for side in there}
     notes = [
@@ -173,6 +176,11 @@ def twin_peaks_figure(
         said = elide("  ".join([batches, *notes]).strip(), room, 7.5)
         figure.text(left, 1 - 0.58 / height, said, fontsize=7.5, color=MUTED, va="top")
     return figure
+
+
+def _rows(values: int) -> int:
+    """Return an even number of rows for so many values: as the Rice rule, 2 n**(1/3), for the width of a peak, not of all."""
+    return int(np.clip(2 * round(2 * values ** (1 / 3)), _FEWEST_ROWS, _ROWS))
 
 
 def _half_width(side: Side, axis: Axis) -> float:

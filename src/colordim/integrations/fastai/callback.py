@@ -184,8 +184,17 @@ class RecordingCallback(Callback):  # type: ignore[misc]
             self._settle()
             self._stop("stopped")
 
+    # For classes that derive from this one.
+
+    def options_for(self, learn: Any) -> dict[str, Any]:
+        """Return options of :func:`colordim.record` that depend on the learner."""
+        return {}
+
+    def fit_begun(self) -> None:
+        """Hear that a fit which is recorded begins."""
+
     def epoch_over(self) -> None:
-        """Hear that an epoch which was recorded is over; for classes that derive from this one."""
+        """Hear that an epoch which was recorded is over."""
 
     # Beginning and end.
 
@@ -203,11 +212,16 @@ class RecordingCallback(Callback):  # type: ignore[misc]
             optimizer, steps = learn.opt.opt, None
         else:
             optimizer = steps = Steps(learn.opt)
-        session.start(learn.model, [optimizer], scaler=vars(learn).get("scaler"))
+        options = self.options_for(learn)
+        if vars(learn).get("scaler") is not None:
+            options["scaler"] = learn.scaler
+        session.start(learn.model, [optimizer], **options)
         fit.session, fit.steps = session, steps
         if steps is not None and set(as_kinds(self._options.get("kinds", "activation"), True)) & set(OF_PARAMETERS):
             fit.gate = StepGate(steps)
             learn.add_cb(fit.gate)
+        if session is self._session:
+            self.fit_begun()
 
     def _stop(self, reason: str) -> None:
         fit = self._fit
