@@ -257,6 +257,20 @@ def test_outputs_that_are_no_tensor(tmp_path: Path, ours: ActivationStats, kind:
     assert set(ours.stats[0][1]) >= {"mean"}
 
 
+def test_outputs_that_are_not_always_there(tmp_path: Path, ours: ActivationStats) -> None:
+    calls: list[int] = []
+
+    class Sometimes(Outputs):
+        def forward(self, x: Tensor) -> Any:
+            calls.append(len(x))
+            return super().forward(x)[: 2 if len(calls) == 2 else 1]
+
+    net: Any = Reads("list", [])
+    net.outputs = Sometimes("list")
+    learner(tmp_path, ours, net=net).fit(1)
+    assert [len(batch) for batch in ours.stats.itemgot(0)] == [1, 2, 1]
+
+
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
 def test_recurrent_layers(tmp_path: Path, ours: ActivationStats, cell: Any) -> None:
     class Net(nn.Module):
@@ -347,6 +361,17 @@ def test_modules_are_numbered_as_they_are_given(tmp_path: Path) -> None:
     assert torch.equal(other.activation_stats.hist(0), ours.hist(0))
     other.fit(1)
     assert torch.equal(other.activation_stats.hist(0).sum(), other.activation_stats.hist("3").sum())
+
+
+def test_a_block_and_a_layer_of_it(tmp_path: Path) -> None:
+    block = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+    ours = ActivationStats(modules=[block, block[0]], folder=tmp_path / "run")
+    theirs = hook.ActivationStats(modules=[block, block[0]], with_hist=True)
+    learner(tmp_path, theirs, ours, net=nn.Sequential(block, nn.Linear(6, 2))).fit(1)
+    for layer in range(2):
+        assert torch.equal(ours.hist(layer), theirs.hist(layer))
+        assert isinstance(ours.stats[0][layer], dict)
+    assert not torch.equal(ours.hist(0), ours.hist(1))
 
 
 @pytest.mark.pitfall("fastai's list of layers")
