@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import subprocess
@@ -28,6 +29,7 @@ from transformers import (
 )
 
 import colordim
+from colordim.errors import DependencyError
 from colordim.huggingface import ColorDimCallback
 
 TOKENS, WIDTH = 7, 8
@@ -238,11 +240,11 @@ def test_a_callback_that_calls_the_model_between_steps_adds_nothing(tmp_path: Pa
                 model(input_ids=torch.ones(1, 3, dtype=torch.int64))
 
     callback = ColorDimCallback(folder=tmp_path / "run")
-    fit = trainer(tmp_path, callback, eval_strategy="epoch")
+    fit = trainer(tmp_path, callback, eval_strategy="steps", eval_steps=1)
     fit.add_callback(Looks())
     fit.train()
     assert sizes(callback.run) == [8, 8, 4]
-    assert sizes(callback.run, "valid") == [8, 4]
+    assert sizes(callback.run, "valid") == [8, 4] * 3
 
 
 @pytest.mark.pitfall("evaluation outside of training")
@@ -452,6 +454,16 @@ def test_the_scale_of_losses_is_that_of_the_trainer(tmp_path: Path) -> None:
     trainer(tmp_path, callback, max_steps=1, kind=Scaled).train()
     found, expected = (each.run.moments(each.run.stream(HEAD, "gradient"))["sum_sq"] for each in (callback, plain))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_without_transformers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    for name in ("colordim.huggingface", "colordim.integrations.huggingface"):
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(
+        DependencyError, match=r'^colordim.huggingface needs .*: pip install "colordim\[huggingface\]".$'
+    ):
+        importlib.import_module("colordim.huggingface")
 
 
 DISTRIBUTED = """

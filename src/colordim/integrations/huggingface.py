@@ -48,9 +48,8 @@ class ColorDimCallback(TrainerCallback):  # type: ignore[misc]
 
     Each forward and backward pass of the training is a batch of phase ``train``: under gradient accumulation a step has
     several. Each batch of an evaluation during the training is one of phase ``valid``. Nothing else is recorded: no
-    evaluation or prediction outside of ``train()``, and no text that is generated. Several ``train()`` are one run;
-    one that
-    goes on from a checkpoint cuts off what was recorded after it. Each trial of a hyperparameter search is a run.
+    evaluation or prediction outside of ``train()``, and no text that is generated. Several ``train()`` are one run; one
+    that goes on from a checkpoint cuts off what was recorded after it. Each trial of a hyperparameter search is a run.
 
     ::
 
