@@ -19,7 +19,7 @@ demo: $(VENV)/demo.stamp ## train twice on real digits, badly and well, and draw
 	$(BIN)/colordim demo --out demo-output
 
 test: lint ## lint, then every test
-	$(BIN)/python -m pytest -n logical --dist worksteal
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --dist worksteal
 
 torture: $(VENV)/dev.stamp ## kill, damage, fill and poll the store at length, and count
 	COLORDIM_TORTURE=1 $(BIN)/python -m pytest -s tests/store/test_torture.py

@@ -8,6 +8,7 @@ they find the recording that is attached to the module now, if any.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -24,9 +25,13 @@ __all__ = [
     "gradient",
     "is_compiled",
     "is_compiled_itself",
+    "is_exporting",
     "leave",
     "traces_hooks",
 ]
+
+#: Whether torch.export traces the model; PyTorch below 2.7 cannot tell, and leaves counting in what it exports.
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 class CompiledTarget(Protocol):

@@ -57,7 +57,7 @@ class GradientHook(InertHook):
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
             self._gradients.watch(self._layer, module, output)
-        elif not torch.compiler.is_exporting():
+        elif not compiled.is_exporting():
             for suffix, tensor in tensors(output):
                 if is_countable(tensor) and tensor.requires_grad:
                     produced(module, tensor).register_hook(  # type: ignore[no-untyped-call]

@@ -53,7 +53,7 @@ class OutputHook(InertHook):
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
             self._target.on_output(self._layer, output)
-        elif not torch.compiler.is_exporting():
+        elif not compiled.is_exporting():
             for suffix, tensor in tensors(output):
                 if is_countable(tensor):
                     compiled.count(tensor.detach(), compiled.ORDER, self._number, suffix)
@@ -90,7 +90,7 @@ class RootEnterHook(InertHook):
     def __call__(self, module: nn.Module, args: Any) -> None:
         if not torch.compiler.is_compiling():
             self._target.on_root_enter(module)
-        elif not torch.compiler.is_exporting():
+        elif not compiled.is_exporting():
             compiled.enter(compiled.ORDER, self._number, module.training, torch.is_grad_enabled())
 
 
@@ -106,5 +106,5 @@ class RootExitHook(InertHook):
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
             self._target.on_root_exit(module)
-        elif not torch.compiler.is_exporting():
+        elif not compiled.is_exporting():
             compiled.leave(compiled.ORDER, self._number)
