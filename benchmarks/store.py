@@ -123,7 +123,7 @@ def resnet18(seconds: float) -> Columns:
 #: By name: what gives the columns within some seconds, these seconds, and how many batches are written.
 NETWORKS: dict[str, tuple[Callable[[float], Columns], float, int]] = {
     "lesson network": (lambda seconds: record(lesson_network(), 28, seconds, 1024), 8, 1024),
-    "resnet18": (resnet18, 5, 160),
+    "resnet18": (resnet18, 5, 1000),
     "linear": (lambda seconds: record(lesson_network(), 28, seconds, 768, range=(-10, 10)), 5, 768),
 }
 

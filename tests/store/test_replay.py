@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from colordim.column import MOMENTS, Batch
+from colordim.axis import LinearAxis
+from colordim.column import MOMENTS, Batch, Stream
 from colordim.run import Run
 from colordim.store.base import Block
 from colordim.store.folder import FolderReader
@@ -185,6 +188,28 @@ def test_streams_that_take_turns(kit: Any, tmp_path: Path, options: dict[str, An
     writer.close("stopped")
     moments = [pq.read_metadata(file).num_rows for file in tmp_path.rglob("moments/level=0/*.parquet")]
     assert sum(moments) == fired, "a stream has moments only where it fired"
+
+
+@pytest.mark.parametrize(("streams", "codec"), [(31, "ZSTD"), (32, "LZ4")])
+def test_many_streams_are_compressed_in_less_time(tmp_path: Path, streams: int, codec: str) -> None:
+    writer = FolderWriter(tmp_path, {})
+    declared = [Stream(i, f"layer{i}", "activation", "", "", (), i, LinearAxis(0, 1, 50)) for i in range(streams)]
+    for stream in declared:
+        writer.declare(stream)
+    rows = np.random.default_rng(0).integers(0, 1000, (8, streams, 58))
+    for number in range(8):
+        batch = Batch(number, number, "train", 0, number, 0.0, True, {})
+        writer.append(batch, declared, rows[number].reshape(-1), np.ones((streams, 4)))
+    writer.close("stopped")
+    for level, expected in ((0, rows[:, :, :50]), (1, rows[:, :, :50].reshape(2, 4, streams, 50).sum(1))):
+        (file,) = (tmp_path / f"rank=0/columns/level={level}").iterdir()
+        assert pq.ParquetFile(file).metadata.row_group(0).column(5).compression == codec
+        (total,) = duckdb.sql(f"SELECT sum(list_sum(counts)) FROM read_parquet('{file}')").fetchall()
+        polars_total = pl.read_parquet(file)["counts"].list.sum().sum()
+        assert total == (expected.sum(),)
+        assert polars_total == expected.sum()
+        ours = Block.concatenate(list(FolderReader(tmp_path).blocks(declared[-1], "train", 0, 9, level)), 50)
+        np.testing.assert_array_equal(ours.counts, expected[:, -1])
 
 
 def test_pandas_and_compute_are_never_imported(tmp_path: Path) -> None:

@@ -184,11 +184,14 @@ class SpanWriter(contextlib.AbstractContextManager["SpanWriter"]):
     span : Span
     base : Groups
         The columns that are given to :meth:`write`.
+    expected : int
+        How many streams there will be.
     """
 
-    def __init__(self, folder: Path, span: Span, base: Groups) -> None:
+    def __init__(self, folder: Path, span: Span, base: Groups, expected: int = 0) -> None:
         self._folder = folder
         self._span = span
+        self._expected = expected
         groups, self._order = base.by_phase()
         self._sorted = bool((np.diff(self._order) == 1).all())
         self._parts: list[tuple[Groups, IntArray]] = []
@@ -213,7 +216,9 @@ class SpanWriter(contextlib.AbstractContextManager["SpanWriter"]):
                 moments_writer = Writer(
                     moments_path, LEVEL_SCHEMA, self._span.first, **described, columns=groups.to_json()
                 )
-                columns_writer = Writer(columns_path, COLUMNS_SCHEMA, self._span.first, **described)
+                columns_writer = Writer(
+                    columns_path, COLUMNS_SCHEMA, self._span.first, expected=self._expected, **described
+                )
                 self._writers.append((stack.enter_context(columns_writer), stack.enter_context(moments_writer)))
             self._stack = stack.pop_all()
         return self
@@ -327,7 +332,7 @@ def join(folder: Path, spans: Sequence[Span], streams: Sequence[Stream], between
     groups = [Groups.from_json(moments.facts["columns"]) for _, moments in pairs]
     ids = sorted({stream for columns, _ in pairs for stream in columns.group_of})
     base = Groups.beside(groups)
-    with SpanWriter(folder, span, base) as writer:
+    with SpanWriter(folder, span, base, len(ids)) as writer:
         for stream in ids:
             parts = [
                 read_level(columns, moments, stream, len(each))

@@ -155,9 +155,9 @@ class Segment:
         with (
             replacing(folder / COLUMNS / name) as columns_path,
             replacing(folder / MOMENTS_FOLDER / name) as moments_path,
-            Writer(columns_path, COLUMNS_SCHEMA, self.first) as columns_file,
+            Writer(columns_path, COLUMNS_SCHEMA, self.first, expected=len(ids)) as columns_file,
             Writer(moments_path, MOMENTS_SCHEMA, self.first) as moments_file,
-            SpanWriter(folder, span, Groups.of_batches(batches)) as levels,
+            SpanWriter(folder, span, Groups.of_batches(batches), len(ids)) as levels,
         ):
             waiting: list[tuple[int, StreamColumns]] = []
             for stream in ids:
