@@ -204,7 +204,7 @@ def test_many_streams_are_compressed_in_less_time(tmp_path: Path, streams: int, 
     for level, expected in ((0, rows[:, :, :50]), (1, rows[:, :, :50].reshape(2, 4, streams, 50).sum(1))):
         (file,) = (tmp_path / f"rank=0/columns/level={level}").iterdir()
         assert pq.ParquetFile(file).metadata.row_group(0).column(5).compression == codec
-        (total,) = duckdb.sql(f"SELECT sum(list_sum(counts)) FROM read_parquet('{file}')").fetchall()
+        (total,) = duckdb.execute(f"SELECT sum(list_sum(counts)) FROM read_parquet('{file}')").fetchall()
         polars_total = pl.read_parquet(file)["counts"].list.sum().sum()
         assert total == (expected.sum(),)
         assert polars_total == expected.sum()
