@@ -331,3 +331,12 @@ def test_the_scaler_of_a_framework_is_taken_unless_one_is_given(tmp_path: Path) 
         session.stop()
         scales.append(session.run.moments("1")["sum"].tolist())
     assert scales == [[15.0], [15.0 * 8]]  # each of 15 outputs has a gradient of one
+
+
+def test_wrong_options_are_told_at_once() -> None:
+    with pytest.raises(ArgumentError, match="there is no option 'nbins': did you mean 'bins'"):
+        Session(nbins=100)
+    with pytest.raises(ArgumentError, match=r"no option 'xyzzy': see help\(colordim.record\)"):
+        Session(xyzzy=1)
+    with pytest.raises(ArgumentError, match="leave optimizer= out"):
+        Session(optimizer=1)

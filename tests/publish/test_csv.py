@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 import colordim
+from colordim.errors import ArgumentError
 from colordim.publish.csv import Csv
 from colordim.publish.publisher import Publisher, export
+from colordim.store import files
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -63,6 +66,19 @@ def test_a_table_is_written_anew_from_the_epoch_that_comes_again(run: colordim.R
     assert read(tmp_path / "epochs.csv") == before
 
 
+def test_the_table_of_another_run_is_left_alone(run: colordim.Run, folder: Path, tmp_path: Path) -> None:
+    export(run, f"csv:{tmp_path / 'out'}")
+    before = (tmp_path / "out" / "epochs.csv").read_text()
+    assert {row["run"] for row in read(tmp_path / "out" / "epochs.csv")} == {run.name}
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    info = files.from_json((other / "run.json").read_bytes())
+    (other / "run.json").write_bytes(files.to_json({**info, "name": "another"}).encode())
+    with pytest.raises(ArgumentError, match=f"epochs.csv holds the epochs of another run, '{run.name}'"):
+        export(colordim.open(other), f"csv:{tmp_path / 'out'}")
+    assert (tmp_path / "out" / "epochs.csv").read_text() == before
+
+
 def test_without_a_folder_the_table_is_beside_the_run(run: colordim.Run, folder: Path) -> None:
     export(run, "csv")
     assert (folder / "csv" / "epochs.csv").exists()
@@ -72,7 +88,6 @@ def test_without_a_folder_the_table_is_beside_the_run(run: colordim.Run, folder:
 def test_a_run_that_is_nowhere_needs_a_folder() -> None:
     from colordim.axis import LinearAxis
     from colordim.column import Batch, Stream
-    from colordim.errors import ArgumentError
     from colordim.store.memory import MemoryStore
 
     store = MemoryStore()

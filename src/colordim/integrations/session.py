@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import colordim
 from colordim.api import free_folder
-from colordim.errors import ColordimError, RecordingError
+from colordim.errors import ArgumentError, ColordimError, RecordingError
 from colordim.publish.target import portable
 from colordim.recording.ranks import recorded
 from colordim.recording.select import class_name, roots
@@ -40,9 +42,23 @@ class Session:
     ----------
     **options
         Those of :func:`colordim.record`, without ``optimizer``.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such option.
     """
 
     def __init__(self, **options: Any) -> None:
+        known = inspect.signature(colordim.record).parameters.keys() - {"model", "optimizer"}
+        for name in options.keys() - known:
+            if name == "optimizer":
+                raise ArgumentError("the optimizers are those that the framework trains with: leave optimizer= out.")
+            near = difflib.get_close_matches(name, known, 1)
+            raise ArgumentError(
+                f"there is no option {name!r}"
+                + (f": did you mean {near[0]!r}?" if near else ": see help(colordim.record).")
+            )
         self._options = options
         self._recording: Recording | None = None
         self._path: str | None = None

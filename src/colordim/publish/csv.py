@@ -8,13 +8,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from colordim.errors import ArgumentError
 from colordim.publish.epochs import Epoch, Layer, folder_of, layers_of_batches
 
 __all__ = ["COLUMNS", "Csv"]
 
 #: Columns of the tables; shares are those of all values, moments those of the finite ones.
 COLUMNS = (
-    "epoch", "phase", "kind", "layer", "first_batch", "last_batch", "batches", "size", "calls", "mean", "std", "min",
+    "run", "epoch", "phase", "kind", "layer", "first_batch", "last_batch", "batches", "size", "calls", "mean", "std", "min",
     "max", "zeros", "zeros_share", "near_zero_share", "dead_share", "under", "over", "nan", "pos_inf", "neg_inf",
 )  # fmt: skip
 
@@ -22,7 +23,8 @@ COLUMNS = (
 class Csv:
     """Writes ``epochs.csv``, and on request ``batches.csv``, into a folder.
 
-    An epoch that is in the table already, and all after it, give way: so goes on a training that was resumed.
+    An epoch that is in the table already, and all after it, give way: so goes on a training that was resumed. Those of
+    another run do not: an ArgumentError says so.
 
     Parameters
     ----------
@@ -51,27 +53,34 @@ class Csv:
         number = epoch.span.epoch
         self._folder.mkdir(parents=True, exist_ok=True)
         anew = self._next is None or number < self._next
-        _write(self._folder / "epochs.csv", number if anew else None, map(_row, epoch.layers))
+        run = epoch.run.name
+        _write(self._folder / "epochs.csv", run, number if anew else None, map(_row, epoch.layers))
         if self._every_batch:
             batches = map(_row, layers_of_batches(epoch.run, epoch.span))
-            _write(self._folder / "batches.csv", number if anew else None, batches)
+            _write(self._folder / "batches.csv", run, number if anew else None, batches)
         self._next = number + 1
 
     def close(self) -> None:
         pass
 
 
-def _write(path: Path, since: int | None, rows: Iterable[list[object]]) -> None:
+def _write(path: Path, run: str, since: int | None, rows: Iterable[list[object]]) -> None:
     """Append rows; where `since` is given, behind those of earlier epochs alone."""
     if since is not None:
         kept: list[list[str]] = []
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in list(csv.reader(file))[1:] if row[:1] and int(row[0]) < since]
+                there = [row for row in list(csv.reader(file))[1:] if len(row) == len(COLUMNS)]
+            others = sorted({row[0] for row in there} - {run})
+            if others:
+                raise ArgumentError(
+                    f"{path} holds the epochs of another run, {others[0]!r}: write into another folder."
+                )
+            kept = [row for row in there if int(row[1]) < since]
         with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *kept])
     with path.open("a", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        csv.writer(file, lineterminator="\n").writerows([run, *row] for row in rows)
 
 
 def _row(layer: Layer) -> list[object]:
