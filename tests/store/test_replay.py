@@ -210,6 +210,7 @@ def test_many_streams_are_compressed_in_less_time(tmp_path: Path, streams: int, 
         assert polars_total == expected.sum()
         ours = Block.concatenate(list(FolderReader(tmp_path).blocks(declared[-1], "train", 0, 9, level)), 50)
         np.testing.assert_array_equal(ours.counts, expected[:, -1])
+    assert (tmp_path / "rank=0/columns/level=2").exists() == (codec == "ZSTD"), "many streams have one level"
 
 
 def test_pandas_and_compute_are_never_imported(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_levels_grow_across_a_resume(kit: Any, tmp_path: Path, killed: bool) -> 
         writer.close("stopped")
     write(kit, tmp_path, 96, BATCHES, memory).close("stopped")
     same(tmp_path, memory)
-    whole = [tuple(map(int, path.stem.split("-"))) for path in (tmp_path / "rank=0/moments/level=3").glob("*.parquet")]
+    whole = [tuple(map(int, path.stem.split("-"))) for path in (tmp_path / "rank=0/moments/level=4").glob("*.parquet")]
     assert any(first < 96 <= last for first, last in whole), "spans of both recordings were summed up together"
     assert list(check.examine(tmp_path)) == []
 

@@ -108,7 +108,7 @@ def test_kills(tmp_path: Path) -> None:
             columns=compared,
             trimmed=(path / "rank=0/dropped.json").exists(),
             folded=any("-" in each.name for each in (path / "rank=0/batches").iterdir()),
-            joined=(path / "rank=0/moments/level=2").exists(),
+            joined=(path / "rank=0/moments/level=3").exists(),
             leftovers=bool(findings),
         )
         shutil.rmtree(path)
@@ -422,7 +422,7 @@ def test_trouble_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wh
         assert list(check.examine(path)) == []
         assert max(int(each.name[:10]) for each in (path / "rank=0/moments/level=1").iterdir()) > 220
         reader = FolderReader(path)
-        assert any(level.last > 140 for found in reader._levels.values() for level in found if level.level > 1)
+        assert any(level.last > 140 for found in reader._levels.values() for level in found if level.level > 2)
 
 
 @pytest.mark.parametrize("what", ["columns/level=1", "moments/level=2"])

@@ -203,7 +203,7 @@ def test_levels_fail(kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         time.sleep(0.5)  # past the first pause
         assert time.process_time() - before < 0.25
         fails = False
-        until(lambda: (tmp_path / "rank=0/moments/level=2").exists())
+        until(lambda: (tmp_path / "rank=0/moments/level=3").exists())
         writer.close("stopped")
     assert len(caught) == 1
     kit.same(FolderReader(tmp_path), memory)

@@ -1,7 +1,7 @@
 """Levels on the disk: exact sums of adjacent columns, so that a long run is seen without being read.
 
 A *span* is a sealed segment, which is of order 0, or four adjacent spans of the order below. A span of order j has files
-of the levels j + 1 to j + :data:`DEPTH`, a segment of level 1 alone; when four of them become one of order j + 1, its files
+of the levels j + 1 to j + :data:`DEPTH`, a segment of many streams of level 1 alone; when four of them become one of order j + 1, its files
 replace theirs but those of level j + 1, which hold as many columns as a file should. So a level has few files, however long
 the run is, and each column is written about once. They say which segments they sum up: what does not match these is stale,
 and not read.
@@ -25,6 +25,7 @@ from colordim.store.parquet import (
     COLUMNS_SCHEMA,
     GROUP_ROWS,
     LEVEL_SCHEMA,
+    MANY,
     Footer,
     Writer,
     bucket_rows,
@@ -53,8 +54,8 @@ __all__ = [
 
 IntArray = npt.NDArray[np.int64]
 
-#: Levels that a span of several segments is written at: with one, an overview would have to read finer sums. A segment has
-#: one, as another would cost a tenth of the writer's time.
+#: Levels that a span is written at: with one, an overview would have to read finer sums. A segment of :data:`MANY` streams has
+#: one all the same, as what another costs in each batch grows with their number.
 DEPTH = 2
 
 _PHASES = [phase.encode() for phase in PHASES]
@@ -165,7 +166,7 @@ class Span:
 
     @property
     def levels(self) -> range:
-        """Levels at which it is written."""
+        """Levels at which it has to be written."""
         return range(self.order + 1, self.order + 1 + (DEPTH if self.order else 1))
 
 
@@ -192,20 +193,21 @@ class SpanWriter(contextlib.AbstractContextManager["SpanWriter"]):
         self._folder = folder
         self._span = span
         self._expected = expected
+        self._levels = span.levels if span.order or expected >= MANY else range(1, 1 + DEPTH)
         groups, self._order = base.by_phase()
         self._sorted = bool((np.diff(self._order) == 1).all())
         self._parts: list[tuple[Groups, IntArray]] = []
-        for level in span.levels:
+        for level in self._levels:
             self._parts.append(groups.at_level(level))
             groups = self._parts[-1][0]
         self._stack = contextlib.ExitStack()
         self._writers: list[tuple[Writer, Writer]] = []
-        self._waiting: list[list[tuple[Stream, StreamColumns]]] = [[] for _ in span.levels]
+        self._waiting: list[list[tuple[Stream, StreamColumns]]] = [[] for _ in self._levels]
 
     def __enter__(self) -> SpanWriter:
         facts: dict[str, Any] = {"sources": self._span.sources, "order": self._span.order}
         with contextlib.ExitStack() as stack:
-            for level, (groups, _) in zip(self._span.levels, self._parts, strict=True):
+            for level, (groups, _) in zip(self._levels, self._parts, strict=True):
                 columns, moments = (self._folder / name for name in level_names(level, self._span.name))
                 for path in (columns, moments):
                     path.parent.mkdir(exist_ok=True)  # not its parents: a run that was deleted stays deleted

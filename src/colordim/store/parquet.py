@@ -22,6 +22,7 @@ __all__ = [
     "COLUMNS_SCHEMA",
     "GROUP_ROWS",
     "LEVEL_SCHEMA",
+    "MANY",
     "MOMENTS_SCHEMA",
     "Footer",
     "Writer",
@@ -76,9 +77,9 @@ _ENCODINGS = {
 }
 #: A compressor of zstd's is slow to begin with: where there is little to compress, another one or none takes half the time.
 _COMPRESSIONS = {"lower": "snappy", "upper": "snappy", "stream": "none", "bucket": "none"}
-#: Streams from which on counts are compressed with LZ4: what they cost in each batch grows with their number, and with LZ4 it
-#: is a sixth less, for a sixth more space (a quarter more of a small network's).
-_MANY = 32
+#: Streams from which on writing is made cheap: what they cost in each batch grows with their number. With LZ4 counts cost
+#: a sixth less, for a sixth more space (a quarter more of a small network's).
+MANY = 32
 
 
 class Writer:
@@ -98,7 +99,7 @@ class Writer:
 
     def __init__(self, path: Path, schema: pa.Schema, first: int, *, expected: int = 0, **facts: Any) -> None:
         leaves = ["counts.list.element" if field.name == "counts" else field.name for field in schema]
-        compressions = {**_COMPRESSIONS, **({"counts.list.element": "lz4"} if expected >= _MANY else {})}
+        compressions = {**_COMPRESSIONS, **({"counts.list.element": "lz4"} if expected >= MANY else {})}
         ours = schema in (COLUMNS_SCHEMA, MOMENTS_SCHEMA, LEVEL_SCHEMA)  # what is logged may have any name
         self._writer = pq.ParquetWriter(
             path,

@@ -222,7 +222,7 @@ def sum_up(rank: Path, segment: SealedSegment, streams: Sequence[Stream], betwee
     columns, moments = (Footer(place, each, segment.first) for each in level_names(0, name))
     numbers = table["batch"][table["recorded"]]
     span = Span(segment.first, segment.last, ((segment.first, segment.crc),))
-    with SpanWriter(rank, span, Groups.of_batches(table)) as writer:
+    with SpanWriter(rank, span, Groups.of_batches(table), len(columns.group_of)) as writer:
         for stream in sorted(columns.group_of):
             bucket, counts = read_columns(columns, stream, len(numbers))
             batches, counters, sums = read_moments(moments, stream)
