@@ -66,7 +66,6 @@ class ColorDimCallback(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self, *, generation: bool = False, **options: Any) -> None:
-        self._options = options
         self._session = Session(**options)
         self._generation = generation
         self._began: Mapping[str, Any] = {}
@@ -93,7 +92,7 @@ class ColorDimCallback(TrainerCallback):  # type: ignore[misc]
             folder = training.get("resume_from_checkpoint")
             self._session.load_state_dict(_position(Path(folder) if folder else _checkpoint(args, state)))
         elif state.is_hyper_param_search:  # each trial is a run
-            self._session = Session(**self._options)
+            self._session = Session(**self._session.options)
         session = self._session
         optimizer, model = kwargs.get("optimizer"), kwargs["model"]
         scaler = getattr(optimizer, "scaler", None)

@@ -68,7 +68,6 @@ class ColorDim:
         if "optimizer" in options:
             raise ArgumentError("ColorDim takes the optimizers of the trainer: leave optimizer= out.")
         inspect.signature(colordim.record).bind(None, **options)  # a wrong name is an error here, and not in the fit
-        self._options = options
         self._to_loggers = isinstance(log_to, str) and log_to == "loggers"
         self._session = Session(**options, log_to=None if self._to_loggers else log_to)
         self._note = Note()
@@ -190,7 +189,7 @@ class ColorDim:
     @property
     def state_key(self) -> str:
         """Where a checkpoint keeps the state: of several of these callbacks, each needs a name of its own."""
-        name = self._options.get("name")
+        name = self._session.options.get("name")
         return "ColorDim" if name is None else f"ColorDim({name!r})"
 
     def state_dict(self) -> dict[str, Any]:
