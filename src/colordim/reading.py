@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_up",
+    "as_taken",
     "caption",
     "class_counts",
     "dead_units",
@@ -104,7 +105,7 @@ def panel(
     width, level = column_width(stop - start, int(inches * DPI), run.finest(phase, start))
     block = run.columns(stream, phase, start, stop, level)
     if stream.kind in ("weight", "weight_gradient", "update"):
-        block = _as_taken(block)
+        block = as_taken(block)
     columns = regular(
         block.first, block.number, block.counts, block.counters, block.moments, width=width, start=start, stop=stop
     )
@@ -114,7 +115,7 @@ def panel(
     return Panel(caption(stream, note, mark), phase, stream.axis, columns, start, stop, *epochs, marks)
 
 
-def _as_taken(block: Block) -> Block:
+def as_taken(block: Block) -> Block:
     """Leave out the batches between two in which a parameter was looked at, so that the first is shown until the next.
 
     Parameters are taken every n steps. What is missing for longer than they usually lie apart remains a gap.

@@ -1,0 +1,112 @@
+"""The head of a run: what the page knows before it asks for columns, as JSON."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from colordim import reading
+from colordim.charts.labels import shape_names, shape_text
+from colordim.column import PHASES, Phase, Stream
+from colordim.run import Run
+from colordim.store.base import BATCH_COLUMNS
+
+__all__ = ["TILE", "growth", "head"]
+
+#: Columns of a tile that the server sends.
+TILE = 256
+
+#: Marks of epochs that the page is told of at most; of more every 2nd, 3rd, ... is.
+_EPOCHS = 4096
+
+
+def head(run: Run) -> dict[str, Any]:
+    """Return the run in JSON types: :func:`growth`, and what does not change while it grows.
+
+    Returns
+    -------
+    dict
+        Of `growth`, and ``name, path, created, model`` (class and number of parameters), ``streams``: a row for each
+        in call order: ``id, name, kind, module, arguments, shape`` (text), ``axis``, ``facet`` (null, or ``of, index, label``).
+    """
+    facts = run.facts
+    return {
+        **growth(run),
+        "name": run.name,
+        "path": run.path,
+        "created": str(run.info.get("created", "")),
+        "model": {"class": facts.get("class"), "parameters": facts.get("parameters")},
+        "streams": [_stream(stream) for stream in run.streams],
+    }
+
+
+def growth(run: Run) -> dict[str, Any]:
+    """Return what of the head grows with the run.
+
+    Returns
+    -------
+    dict
+        ``batches, recorded`` (by phase), ``epochs``: of each phase ``first`` (batch), ``number``, and ``at``, the
+        training batches before it; ``levels``: of each phase a row for each column width that can be had, ``width``
+        (batches) and ``kept`` (first batch of which there are columns of it); ``tile`` (columns of a tile), ``scalars``
+        (logged names), ``ended, seconds`` (since the last batch, null without one), ``cost`` (share of the training
+        time, null if unknown), ``note, problems, count`` (number of streams).
+    """
+    table = run.batches
+    scalars = [name for name in table if name not in (*BATCH_COLUMNS, "recording_s", "step_s")]
+    last = float(table["time"][-1]) if len(table["time"]) else math.nan
+    cost = run.cost
+    return {
+        "batches": {phase: run.length(phase) for phase in PHASES},
+        "recorded": {phase: int(np.count_nonzero(table["recorded"] & (table["phase"] == phase))) for phase in PHASES},
+        "epochs": {phase: _epochs(run, phase) for phase in PHASES},
+        "levels": {phase: _levels(run, phase) for phase in PHASES},
+        "tile": TILE,
+        "scalars": scalars,
+        "ended": run.ended,
+        "seconds": time.time() - last if math.isfinite(last) else None,
+        "cost": cost if math.isfinite(cost) else None,
+        "note": reading.notes(run),
+        "problems": list(run.problems[:20]),
+        "count": len(run.streams),
+    }
+
+
+def _stream(stream: Stream) -> dict[str, Any]:
+    output = stream.kind in ("activation", "gradient")
+    names = shape_names(stream.shape, stream.module, stream.arguments) if output else ()
+    facet = stream.facet and {"of": stream.facet.of, "index": stream.facet.index, "label": stream.facet.label}
+    return {
+        "id": stream.id,
+        "name": stream.name,
+        "kind": stream.kind,
+        "module": stream.module,
+        "arguments": stream.arguments,
+        "shape": shape_text(stream.shape, names) if stream.shape else "",
+        "axis": stream.axis.to_dict(),
+        "facet": facet,
+    }
+
+
+def _epochs(run: Run, phase: Phase) -> dict[str, list[int]]:
+    first, number = reading.epochs(run, phase)
+    table = run.batches
+    trained = table["batch"][table["phase"] == "train"]
+    mine = table["phase"] == phase
+    batch = table["batch"][mine][np.searchsorted(table["index"][mine], first)]
+    every = -(-len(first) // _EPOCHS) or 1
+    at = np.searchsorted(trained, batch)
+    return {"first": first[::every].tolist(), "number": number[::every].tolist(), "at": at[::every].tolist()}
+
+
+def _levels(run: Run, phase: Phase) -> list[dict[str, int]]:
+    length = run.length(phase)
+    rows = []
+    level = 0
+    while level == 0 or 4**level < length or run.kept(phase, level - 1) > 0:
+        rows.append({"width": 4**level, "kept": run.kept(phase, level)})
+        level += 1
+    return rows
