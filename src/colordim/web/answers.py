@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from colordim import asking, reading
-from colordim.column import COUNTERS, MOMENTS, PHASES, Phase, Stream
+from colordim.column import COUNTERS, PHASES, Phase, Stream
 from colordim.errors import ArgumentError, StreamError
 from colordim.run import Run
 from colordim.web.head import TILE, growth, head
@@ -123,8 +123,10 @@ def column(run: Run, parameters: Parameters) -> dict[str, Any]:
         "last": int(block.last[-1]) if len(block) else start,
         "recorded": int(block.number.sum()),
         "moments": {
-            name: float(f(block.moments[:, i], initial=0.0 if i < 2 else math.inf * (1 if i == 2 else -1)))
-            for i, (name, f) in enumerate(zip(MOMENTS, (np.sum, np.sum, np.min, np.max), strict=True))
+            "sum": float(block.moments[:, 0].sum()),
+            "sum_sq": float(block.moments[:, 1].sum()),
+            "min": float(block.moments[:, 2].min(initial=math.inf)),
+            "max": float(block.moments[:, 3].max(initial=-math.inf)),
         },
     }
 
