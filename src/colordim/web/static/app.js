@@ -413,7 +413,7 @@ export class App {
       choice("phase", phases, state.phase, (value) => this.set({ phase: /** @type {any} */ (value), x: "" })),
       choice("window", [["shared", "shared"], ["own", "own"], ["symlog", "symmetric log"]], state.window, setter("window")),
       choice("colour", [["share", "share"], ["count", "count"]], state.color, setter("color")),
-      choice("map", COLOR_MAPS.map((name) => [name, name === "cividis" ? "cividis (colour-blind safe)" : name]), state.map, setter("map")),
+      choice("map", COLOR_MAPS.map((name) => [name, name === "cividis" ? "cividis (CVD-safe)" : name]), state.map, setter("map")),
       state.layer ? null : choice("order", [["call", "call order"], ["trouble", "NaN and zeros first"], ["zeros", "most zeros first"]], state.order, setter("order")),
       toggle("mean ± std", state.lines === "mean", (on) => this.set({ lines: on ? "mean" : "" })),
       state.layer ? null : find,

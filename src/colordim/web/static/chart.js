@@ -72,7 +72,7 @@ export class Chart {
     ctx.strokeStyle = inks.rule;
     ctx.lineWidth = 1;
     line(ctx, inner.x + 0.5, inner.y, inner.x + 0.5, inner.y + inner.h);
-    const number = Math.max(Math.floor(inner.h / (26 * ratio)), 2);
+    const number = Math.max(Math.floor(inner.h / (18 * ratio)), 3);
     const ticks = logs ? linearTicks(Math.ceil(bottom), Math.floor(top), number).filter((t) => t % 1 === 0).map((t) => 10 ** t) : linearTicks(low - pad, high + pad, number);
     let last = Infinity;
     for (const tick of ticks) {

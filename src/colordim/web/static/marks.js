@@ -112,7 +112,7 @@ export function drawValues(ctx, box, window, inks, ratio) {
   ctx.strokeStyle = inks.rule;
   ctx.lineWidth = 1;
   let last = Infinity;
-  for (const tick of windowTicks(window, Math.max(Math.floor(box.h / (34 * ratio)), 2))) {
+  for (const tick of windowTicks(window, Math.max(Math.floor(box.h / (24 * ratio)), 3))) {
     const y = valuePlace(window, tick, box);
     if (y < box.y - 1 || y > box.y + box.h + 1 || Math.abs(last - y) < 12 * ratio) continue;
     line(ctx, box.x - 3 * ratio, Math.round(y) + 0.5, box.x, Math.round(y) + 0.5);
