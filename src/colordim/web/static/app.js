@@ -84,6 +84,7 @@ export class App {
     this.help = helpDialog();
     this.root = element;
     element.classList.add("colordim");
+    /** @type {any} */ (element).colordim = this; // for scripts and tests of the page
     element.replaceChildren(this.top, this.controls, this.scroller, this.spoken, this.help);
     this.stage = new Stage(this.scroller, this.content);
     this.pointer = new Pointer(this);
@@ -215,7 +216,7 @@ export class App {
     return found(stream);
   }
 
-  /** @type {Map<string, (stream: Stream) => import("./window.js").Window>} Of this frame. */
+  /** @type {Map<string, (stream: Stream) => import("./window.js").Window | null>} Of this frame. */
   windows = new Map();
 
   /**

@@ -9,10 +9,11 @@
  * @typedef {import("./stage.js").Box} Box
  */
 import { make, shortName } from "./dom.js";
-import { percentText, valueText } from "./format.js";
+import { countText, percentText, valueText } from "./format.js";
 import { bands } from "./heat.js";
 import { drawBatches, drawEpochs, drawFrame, drawNotFinite, drawValues, drawZero, valuePlace, write } from "./marks.js";
 import { meanAndStd } from "./columns.js";
+import { symmetricWindow } from "./window.js";
 
 /** Room beside and below the map, in pixels of CSS. */
 export const GUTTER = { left: 40, bottom: 16, top: 5 };
@@ -57,8 +58,9 @@ export class Panel {
     return this.app.viewOf(this.model, this.phase);
   }
 
+  /** Values on show; until they are known, those of a unit window, with nothing drawn in it. */
   get window() {
-    return this.app.windowOf(this.model, this.stream, this.phase);
+    return this.app.windowOf(this.model, this.stream, this.phase) ?? symmetricWindow(1);
   }
 
   /**
@@ -78,9 +80,12 @@ export class Panel {
    * @param {number} ratio
    */
   prepare(box, ratio) {
+    const window = this.app.windowOf(this.model, this.stream, this.phase);
+    this.prepared = { least: Infinity, most: 0, complete: false, error: "" };
+    if (!window) return;
     const inner = this.inner(box, ratio);
     const rows = 2 * Math.max(Math.round(bands(inner.h).window / ratio / 2), 4);
-    this.prepared = this.heat.prepare(this.view, Math.floor(inner.w / ratio), this.window, rows, this.app.state.color);
+    this.prepared = this.heat.prepare(this.view, Math.floor(inner.w / ratio), window, rows, this.app.state.color);
     this.app.sawCells(this.prepared);
     this.describe();
   }
@@ -189,7 +194,7 @@ export class Panel {
     if (!this.prepared.complete && !ran) return;
     const parts = [];
     if (!ran) parts.push("never ran");
-    else if (only >= 0) parts.push(zeros === size ? "only zeros" : `only zeros since batch ${only.toLocaleString("en-US")}`);
+    else if (only >= 0) parts.push(zeros === size ? "only zeros" : `only zeros since batch ${countText(only)}`);
     else parts.push(`zeros ${percentText(zeros / size)}`);
     const text = parts.join(" · ");
     const not = bad ? "NaN or Inf" : "";

@@ -210,18 +210,20 @@ export class RunModel {
   }
 
   /**
-   * The window of each stream.
+   * The window of each stream; null while it is not known.
    * @param {Stream[]} streams Those that share one.
    * @param {Phase} phase
    * @param {string} choice
-   * @returns {(stream: Stream) => import("./window.js").Window}
+   * @returns {(stream: Stream) => import("./window.js").Window | null}
    */
   windows(streams, phase, choice) {
     const fixed = pairWindow(choice);
     if (fixed) return () => fixed;
+    // an overview of all of them is small, and a window that settles down step by step would have all drawn several times
+    if (choice !== "own" && this.head.batches[phase] && streams.map((stream) => this.summary(stream, phase)).some((each) => !each)) return () => null;
     /** @param {Stream} stream */
     const half = (stream) => this.summary(stream, phase)?.half ?? NaN;
-    if (choice === "own") return (stream) => symmetricWindow(half(stream));
+    if (choice === "own") return (stream) => (this.summary(stream, phase) || !this.head.batches[phase] ? symmetricWindow(half(stream)) : null);
     const halves = streams.map(half);
     const largest = Math.max(0, ...streams.map((stream) => this.summary(stream, phase)?.largest ?? 0));
     const one = choice === "symlog" ? symlogWindow(halves, largest) : symmetricWindow(sharedHalf(halves));
