@@ -196,16 +196,23 @@ export class App {
   viewOf(model, phase) {
     const x = pair(this.state.x);
     if (phase === "valid" && this.state.phase === "both") return model.view(phase, model.validWithin(x));
-    if (!x && this.other) return model.view(phase, [0, Math.max(this.need().head.batches[phase], this.other.head.batches[phase], 1)]);
-    return model.view(phase, x);
+    if (!this.other) return model.view(phase, x);
+    const both = [this.need(), this.other];
+    const view = model.view(phase, x ?? [0, Math.max(1, ...both.map((each) => each.head.batches[phase]))]);
+    // columns of the same batches, so that they can be subtracted
+    const [own, others] = both.map((each) => /** @type {import("./columns.js").Levels} */ (each.head.levels[phase]));
+    const levels = own.flatMap(({ width, kept }) => others.filter((level) => level.width === width).map((level) => ({ width, kept: Math.max(kept, level.kept) })));
+    return { ...view, levels: levels.length ? levels : own };
   }
 
   /**
    * @param {RunModel} model
    * @param {Stream} stream
    * @param {Phase} phase
+   * @param {boolean} [joint] Whether it is asked for the sake of the other run.
+   * @returns {import("./window.js").Window | null} That of the run which needs more, if two are compared.
    */
-  windowOf(model, stream, phase) {
+  windowOf(model, stream, phase, joint = false) {
     const choice_ = this.state.window;
     const key = `${model.path} ${phase} ${stream.kind} ${choice_}`;
     let found = this.windows.get(key);
@@ -213,7 +220,12 @@ export class App {
       found = model.windows(model.whole(stream.kind), phase, choice_ === "shared" && stream.kind !== "activation" ? "own" : choice_);
       this.windows.set(key, found);
     }
-    return found(stream);
+    const own = found(stream);
+    const against = model === this.model ? this.other : this.model;
+    const twin = this.other && against?.find(stream.name, stream.kind);
+    if (!twin || !own || joint) return own;
+    const others = this.windowOf(/** @type {RunModel} */ (against), twin, phase, true);
+    return others && others.hi > own.hi ? others : others && own;
   }
 
   /** @type {Map<string, (stream: Stream) => import("./window.js").Window | null>} Of this frame. */

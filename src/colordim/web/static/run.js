@@ -26,6 +26,8 @@ import { halfWidth, pairWindow, sharedHalf, symlogWindow, symmetricWindow } from
 
 /** Seconds without a batch after which a run that has not ended counts as cut off. */
 const QUIET = 60;
+/** Layers that a shared window is taken from at most. */
+const MOST_SHARING = 64;
 
 export class RunModel {
   /**
@@ -220,6 +222,9 @@ export class RunModel {
     const fixed = pairWindow(choice);
     if (fixed) return () => fixed;
     // an overview of all of them is small, and a window that settles down step by step would have all drawn several times
+    // of very many layers an even choice tells as much
+    const every = Math.ceil(streams.length / MOST_SHARING);
+    if (every > 1) streams = streams.filter((_, i) => i % every === 0);
     if (choice !== "own" && this.head.batches[phase] && streams.map((stream) => this.summary(stream, phase)).some((each) => !each)) return () => null;
     /** @param {Stream} stream */
     const half = (stream) => this.summary(stream, phase)?.half ?? NaN;
