@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+from colordim.web import bundle
 
 _spec = spec_from_file_location("colordim_chromium", Path(__file__).with_name("chromium.py"))
 assert _spec is not None
@@ -55,3 +58,27 @@ def page(browser: Browser, trouble: list[str]) -> Iterator[Page]:
     yield page
     context.close()
     assert trouble == []
+
+
+FAKE = """
+import { askJson } from "./source.js";
+import { readTiles } from "./tile.js";
+export function mountApp(element, { source }) {
+  Object.assign(window, { source, readTiles });
+  askJson(source, "head").then((head) => (element.textContent = `${head.name}: ${head.count} streams`));
+  return () => (element.textContent = "closed");
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The page's modules with an app that only asks and shows: what is under it is tested alone."""
+    folder = tmp_path_factory.mktemp("static")
+    for path in bundle.STATIC.glob("*.js"):
+        shutil.copy(path, folder)
+    (folder / "app.js").write_text(FAKE)
+    (folder / "style.css").write_text(".colordim { color: rgb(1, 2, 3) }\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle, "STATIC", folder)
+        yield folder
