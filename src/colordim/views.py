@@ -5,6 +5,7 @@ Matplotlib is imported only when something is drawn.
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import colordim.run
 from colordim import asking, reading
 from colordim.column import KINDS, PHASES, Kind, Phase
-from colordim.errors import ArgumentError, StreamError
+from colordim.errors import ArgumentError, DependencyError, StreamError
 from colordim.export import dataframe, uhi
 from colordim.run import StreamKey
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from colordim.charts.colorful_grid import WindowChoice
+    from colordim.web.widget import RunWidget
 
 __all__ = ["Run"]
 
@@ -513,6 +515,46 @@ class Run(colordim.run.Run):
         streams, phases = asking.streams_of(self, layers, kind), asking.phases_of(phase)
         file = Path(path) if path is not None else Path(f"{asking.file_name(self.name)}-report.html")
         return report(self, file, streams=streams, phases=phases, columns=columns, exact=exact)
+
+    def widget(self) -> RunWidget:
+        """Return the page of ``colordim view`` as a widget: in Jupyter, VS Code and Colab, live while the run is recorded.
+
+        Returns
+        -------
+        anywidget.AnyWidget
+            Shown when it is the value of a cell. A saved notebook keeps a picture in its place. ``close()`` takes it away.
+
+        Raises
+        ------
+        DependencyError
+            If anywidget is not installed.
+        """
+        try:
+            import anywidget  # noqa: F401  # of its own, so that no other missing package is mistaken for it
+        except ImportError:
+            raise DependencyError(
+                'widget needs anywidget, which is not installed: pip install "colordim[notebook]".'
+            ) from None
+        from colordim.web.widget import RunWidget
+
+        return RunWidget(self, self._picture())
+
+    def _repr_html_(self) -> str:
+        """Return a picture of the run, for a notebook."""
+        try:
+            from colordim.web import still
+
+            return still.image(self._picture(), f"{self!r}, a panel for each layer: its values against the batches")
+        except Exception:  # a notebook must show something, whatever is wrong with the run
+            return f"<pre>{html.escape(repr(self))}</pre>"
+
+    def _picture(self) -> bytes:
+        from colordim.web import still
+
+        kind: Kind = next((stream.kind for stream in self.streams), "activation")
+        many = len(self.select(kind=kind)) > still.MOST_PANELS
+        phase: Phase = "train" if self.length("train") or not self.length("valid") else "valid"
+        return still.png(self.colorful(kind=kind, phase=phase, focus=still.MOST_PANELS if many else None))
 
     def _sentence(self, sentence: str, figsize: tuple[float, float] | None) -> Figure:
         from colordim.charts.frame import sentence_figure
