@@ -40,6 +40,7 @@ ORDER = [
     "huggingface",
     "demo",
     "exchange",
+    "reporting",
     "cli",
     "__main__",
 ]

@@ -1,10 +1,9 @@
-"""The command line: demo, doctor, ls, show, and those of :mod:`colordim.exchange`. Everything heavy is imported by the command that needs it."""
+"""The command line: demo, doctor, ls, show, and those of :mod:`colordim.exchange` and :mod:`colordim.reporting`. Everything heavy is imported by the command that needs it."""
 
 from __future__ import annotations
 
 import inspect
 import os
-import re
 import sys
 import time
 import warnings
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from colordim import exchange
+from colordim import exchange, reporting
 from colordim.errors import ColordimError, DependencyError
 
 if TYPE_CHECKING:
@@ -367,6 +366,7 @@ def show(
 ) -> None:
     """Draw a run: into a file, or as text in the terminal."""
     import colordim
+    from colordim.asking import file_name
 
     console = _console()
     opened = colordim.open(run)
@@ -399,7 +399,7 @@ def show(
     _only({**options, **given}, (*takes, *(("layer",) if "layers" in takes else ())), f"--chart {chart.value}")
     if layer:
         options["layers" if "layers" in takes else "layer"] = layer
-    name = out or Path(f"{_file_name(opened.name or Path(run).resolve().name)}-{chart.value}.png")
+    name = out or Path(f"{file_name(opened.name or Path(run).resolve().name)}-{chart.value}.png")
     if name.suffix.lower() not in FORMATS:
         raise UsageError(f"{name.name} ends in none of {', '.join(FORMATS)}: name the file --out picture.png.")
     with console.status("Drawing"):
@@ -419,10 +419,6 @@ def _only(given: Mapping[str, object], taken: Sequence[str], what: str) -> None:
         raise UsageError(
             f"{' and '.join(idle)} would change nothing in {what}: leave {'it' if len(idle) == 1 else 'them'} out."
         )
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
 
 
 def parse_window(text: str) -> str | tuple[float, float]:
@@ -515,6 +511,7 @@ def _windows(run: Run, streams: Sequence[Stream], phase: Any, window: str | tupl
 
 
 exchange.add_commands(app)
+reporting.add_commands(app)
 
 if __name__ == "__main__":
     main()
