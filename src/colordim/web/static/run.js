@@ -1,0 +1,265 @@
+// @ts-check
+/**
+ * One run as the page knows it: its head, its tiles, and what follows from them.
+ *
+ * @typedef {import("./source.js").Source} Source
+ * @typedef {import("./heat.js").View} View
+ * @typedef {{id: number, name: string, kind: string, module: string, arguments: string, shape: string,
+ *   axis: import("./axis.js").AxisSpec, facet: {of: string, index: number, label: string} | null}} Stream
+ * @typedef {"train" | "valid"} Phase
+ *
+ * @typedef {object} Summary Of all that a stream has in a phase.
+ * @property {number} half Window that holds nearly all values: from -half to half.
+ * @property {number} largest Magnitude.
+ * @property {number} zeros Share.
+ * @property {number} notFinite Values.
+ * @property {number} size Values.
+ * @property {number} number Batches in which it fired.
+ * @property {Float64Array} counts Of the bins.
+ */
+import { axisOf } from "./axis.js";
+import { COUNT_OF_CODE } from "./codes.js";
+import { HeatMap } from "./heat.js";
+import { askJson } from "./source.js";
+import { TileStore } from "./tiles.js";
+import { halfWidth, pairWindow, sharedHalf, symlogWindow, symmetricWindow } from "./window.js";
+
+/** Seconds without a batch after which a run that has not ended counts as cut off. */
+const QUIET = 60;
+/** Layers that a shared window is taken from at most. */
+const MOST_SHARING = 64;
+
+export class RunModel {
+  /**
+   * @param {Source} source
+   * @param {any} head
+   * @param {string} path
+   * @param {() => void} onData Called when tiles have come.
+   */
+  constructor(source, head, path, onData) {
+    this.source = source;
+    this.head = head;
+    this.path = path;
+    this.store = new TileStore(source, onData);
+    /** @type {Map<string, HeatMap>} */
+    this.heats = new Map();
+    /** @type {Map<string, {version: number, summary: Summary}>} */
+    this.summaries = new Map();
+    /** @type {Map<string, {value: any, fresh: boolean, asked: boolean}>} */
+    this.answers = new Map();
+    this.onData = onData;
+    this.heard = Date.now();
+    /** @type {() => void} */
+    this.stop = () => {};
+  }
+
+  /** @returns {Stream[]} */
+  get streams() {
+    return this.head.streams;
+  }
+
+  /** Kinds that were recorded, in the order of the choice. */
+  get kinds() {
+    const there = new Set(this.streams.map((stream) => stream.kind));
+    return ["activation", "gradient", "weight", "weight_gradient", "update"].filter((kind) => there.has(kind));
+  }
+
+  /**
+   * Listen to the run while it grows.
+   * @param {(streams: boolean) => void} onGrowth Told whether there are new streams.
+   */
+  follow(onGrowth) {
+    if (this.head.ended) return;
+    this.stop = this.source.onGrowth(async (growth) => {
+      this.heard = Date.now();
+      const more = growth.count !== this.head.count;
+      const before = this.head.batches;
+      Object.assign(this.head, growth);
+      if (more) this.head = await askJson(this.source, "head");
+      const less = Object.entries(before).some(([phase, number]) => number > this.head.batches[phase]);
+      if (less) {
+        // resumed, and what was behind the checkpoint is gone
+        this.store.clear();
+        this.heats.clear();
+      }
+      for (const kept of this.answers.values()) kept.fresh = false;
+      this.store.grow(this.head.batches, this.head.tile, Boolean(this.head.ended));
+      onGrowth(more);
+    });
+  }
+
+  close() {
+    this.stop();
+    this.store.close();
+  }
+
+  /** "live", "ended", or "cut off". */
+  get state() {
+    if (this.head.ended) return "ended";
+    const quiet = (this.head.seconds ?? 0) + (Date.now() - this.heard) / 1000;
+    return quiet > QUIET ? "cut off" : "live";
+  }
+
+  /**
+   * @param {string} kind
+   * @returns {Stream[]} Of whole layers.
+   */
+  whole(kind) {
+    return this.streams.filter((stream) => stream.kind === kind && !stream.facet);
+  }
+
+  /**
+   * @param {string} name
+   * @param {string} kind
+   */
+  find(name, kind) {
+    return this.streams.find((stream) => stream.name === name && stream.kind === kind);
+  }
+
+  /**
+   * The classes or channels of a layer that were recorded apart.
+   * @param {Stream} stream
+   */
+  facets(stream) {
+    return this.streams.filter((s) => s.facet && s.facet.of === stream.name && s.kind === stream.kind);
+  }
+
+  /**
+   * @param {Phase} phase
+   * @param {[number, number] | null} x Batches on show; null for all.
+   * @returns {View}
+   */
+  view(phase, x) {
+    const end = Math.max(this.head.batches[phase], 1);
+    const [from, to] = x ?? [0, end];
+    return { from, to, end: this.head.batches[phase], levels: this.head.levels[phase], tile: this.head.tile };
+  }
+
+  /**
+   * The validation batches that ran while the training batches `x` did.
+   * @param {[number, number] | null} x
+   * @returns {[number, number] | null}
+   */
+  validWithin(x) {
+    if (!x) return null;
+    const { first, at } = this.head.epochs.valid;
+    const end = this.head.batches.valid;
+    const inside = at.map((/** @type {number} */ place, /** @type {number} */ i) => (place > x[0] && place <= x[1] ? i : -1)).filter((/** @type {number} */ i) => i >= 0);
+    if (!inside.length) return null;
+    const last = inside[inside.length - 1];
+    return [first[inside[0]], first[last + 1] ?? end];
+  }
+
+  /**
+   * @param {Stream} stream
+   * @param {Phase} phase
+   * @param {string} [use] Panels of different sizes have maps of their own.
+   */
+  heat(stream, phase, use = "") {
+    const key = `${stream.id} ${phase} ${use}`;
+    let heat = this.heats.get(key);
+    if (!heat) {
+      heat = new HeatMap({ id: stream.id, phase, axis: axisOf(stream.axis) }, this.store);
+      this.heats.set(key, heat);
+    }
+    return heat;
+  }
+
+  /**
+   * What a stream has in all; undefined until it has come.
+   * @param {Stream} stream
+   * @param {Phase} phase
+   * @returns {Summary | undefined}
+   */
+  summary(stream, phase) {
+    const levels = this.head.levels[phase];
+    const { width } = levels[levels.length - 1];
+    const key = `${stream.id} ${phase}`;
+    const known = this.summaries.get(key);
+    const slot = this.head.batches[phase] ? this.store.want(stream.id, phase, width, 0) : undefined;
+    if (!slot?.pieces.length) return known?.summary;
+    const version = slot.version + 1e6 * width;
+    if (known?.version === version) return known.summary;
+    const axis = axisOf(stream.axis);
+    const counts = new Float64Array(axis.bins);
+    const sums = { under: 0, over: 0, zeros: 0, size: 0, nan: 0, pos_inf: 0, neg_inf: 0, number: 0 };
+    let largest = 0;
+    slot.pieces.forEach((piece, p) => {
+      const next = slot.pieces[p + 1];
+      const stop = next ? (next.start - piece.start) / width : piece.columns;
+      for (let c = 0; c < stop; c++) {
+        if (piece.arrays.held[c]) continue;
+        for (const name of /** @type {(keyof typeof sums)[]} */ (Object.keys(sums))) sums[name] += piece.arrays[name][c];
+        const { min, max } = piece.arrays;
+        if (min[c] <= max[c]) largest = Math.max(largest, Math.abs(min[c]), Math.abs(max[c]));
+        piece.bins.forEach((bin, b) => {
+          const at = b * piece.columns + c;
+          counts[bin] += piece.counts ? piece.counts[at] : COUNT_OF_CODE[piece.codes[at]];
+        });
+      }
+    });
+    const summary = {
+      half: halfWidth(counts, axis.edges, sums.under + sums.over),
+      largest,
+      zeros: sums.zeros / sums.size,
+      notFinite: sums.nan + sums.pos_inf + sums.neg_inf,
+      size: sums.size,
+      number: sums.number,
+      counts,
+    };
+    this.summaries.set(key, { version, summary });
+    return summary;
+  }
+
+  /**
+   * The window of each stream; null while it is not known.
+   * @param {Stream[]} streams Those that share one.
+   * @param {Phase} phase
+   * @param {string} choice
+   * @returns {(stream: Stream) => import("./window.js").Window | null}
+   */
+  windows(streams, phase, choice) {
+    const fixed = pairWindow(choice);
+    if (fixed) return () => fixed;
+    // an overview of all of them is small, and a window that settles down step by step would have all drawn several times
+    // of very many layers an even choice tells as much
+    const every = Math.ceil(streams.length / MOST_SHARING);
+    if (every > 1) streams = streams.filter((_, i) => i % every === 0);
+    if (choice !== "own" && this.head.batches[phase] && streams.map((stream) => this.summary(stream, phase)).some((each) => !each)) return () => null;
+    /** @param {Stream} stream */
+    const half = (stream) => this.summary(stream, phase)?.half ?? NaN;
+    if (choice === "own") return (stream) => (this.summary(stream, phase) || !this.head.batches[phase] ? symmetricWindow(half(stream)) : null);
+    const halves = streams.map(half);
+    const largest = Math.max(0, ...streams.map((stream) => this.summary(stream, phase)?.largest ?? 0));
+    const one = choice === "symlog" ? symlogWindow(halves, largest) : symmetricWindow(sharedHalf(halves));
+    return () => one;
+  }
+
+  /**
+   * Ask once, and again when the run has grown; what is known stands until the new answer has come.
+   * @param {string} route
+   * @param {import("./source.js").Parameters} [parameters]
+   * @returns {any} undefined until it has come; an Error if it cannot be had.
+   */
+  known(route, parameters = {}) {
+    const key = `${route} ${JSON.stringify(parameters)}`;
+    let kept = this.answers.get(key);
+    if (!kept) {
+      if (this.answers.size > 500) this.answers.clear();
+      kept = { value: undefined, fresh: false, asked: false };
+      this.answers.set(key, kept);
+    }
+    if (!kept.fresh && !kept.asked) {
+      kept.asked = true;
+      kept.fresh = true;
+      /** @param {any} value */
+      const take = (value) => {
+        kept.value = value;
+        kept.asked = false;
+        this.onData();
+      };
+      askJson(this.source, route, parameters).then(take, take);
+    }
+    return kept.value;
+  }
+}
