@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
+from colordim.axis import SignedLogAxis
+from colordim.column import Batch, Stream
+from colordim.store.writer import FolderWriter
 from colordim.web import bundle
 
 _spec = spec_from_file_location("colordim_chromium", Path(__file__).with_name("chromium.py"))
@@ -82,3 +89,56 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundle, "STATIC", folder)
         yield folder
+
+
+@pytest.fixture(scope="session")
+def tiles() -> Callable[[bytes], list[dict[str, Any]]]:
+    def read(data: bytes) -> list[dict[str, Any]]:
+        """Read an answer as tile.py describes it, with NumPy."""
+        found = []
+        while data:
+            (length,) = struct.unpack_from("<I", data)
+            frame, data = data[4 : 4 + length], data[4 + length :]
+            (head,) = struct.unpack_from("<I", frame)
+            tile = json.loads(frame[4 : 4 + head])
+            at, n, bins = 4 + head, tile["columns"], tile["bins"]
+            tile["occupied"] = np.frombuffer(frame, "<u4", bins, at)
+            at += 4 * bins + -4 * bins % 8
+            shuffled = np.frombuffer(frame, np.uint8, 14 * 8 * n, at).reshape(8, -1)
+            tile["arrays"] = np.ascontiguousarray(shuffled.T).view("<f8").reshape(14, n)
+            at += 14 * 8 * n
+            tile["codes"] = np.frombuffer(frame, np.uint8, bins * n, at).reshape(bins, n)
+            at += bins * n + -bins * n % 8
+            if tile["exact"]:
+                shuffled = np.frombuffer(frame, np.uint8, 8 * bins * n, at).reshape(8, -1)
+                tile["counts"] = np.ascontiguousarray(shuffled.T).view("<f8").reshape(bins, n)
+            found.append(tile)
+        return found
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def write() -> Callable[..., Path]:
+    def written(folder: Path, layers: int, batches: int, name: str = "made", layer: str = "layer{}") -> Path:
+        """Write activations that drift, of a normal distribution: as noisy as those of 100,000 values a batch are."""
+        rng, axis = np.random.default_rng(0), SignedLogAxis()
+        streams = [Stream(i, layer.format(i), "activation", "ReLU", "", (128, 784), i, axis) for i in range(layers)]
+        writer = FolderWriter(folder, {"name": name})
+        for stream in streams:
+            writer.declare(stream)
+        for b in range(batches):
+            rows, moments = [], []
+            for i in range(layers):
+                values = rng.normal(0.2 * np.sin(b / 90 + i), np.exp(0.3 * np.sin(b / 60 + 2 * i)), 2000).astype(
+                    np.float32
+                )
+                counts = 50 * np.histogram(values, axis.edges)[0]
+                rows.append([*counts, 0, 0, 0, 0, 0, counts[axis.zero_bin], counts.sum(), 1])
+                moments.append([values.sum(), (values**2).sum(), values.min(), values.max()])
+            row = Batch(b, b, "train", b // 100, b, 1e9 + b, True, {"loss": 1 / (1 + b)})
+            writer.append(row, streams, np.concatenate(rows).astype(np.int64), np.array(moments, np.float64))
+        writer.close("stopped")
+        return folder
+
+    return written

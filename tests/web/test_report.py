@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,8 @@ from playwright.sync_api import Page
 
 import colordim
 from colordim import cli
-from colordim.axis import SignedLogAxis
-from colordim.column import PHASES, Batch, Stream
+from colordim.column import PHASES
 from colordim.errors import ArgumentError, StoreError, StreamError
-from colordim.store.writer import FolderWriter
 from colordim.web.answers import answer
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs" / "v1"
@@ -53,51 +50,8 @@ def opened(page: Page) -> Callable[[Path], Ask]:
     return goto
 
 
-def tiles(data: bytes) -> list[dict[str, Any]]:
-    """Read an answer as tile.py describes it, with NumPy."""
-    found = []
-    while data:
-        (length,) = struct.unpack_from("<I", data)
-        frame, data = data[4 : 4 + length], data[4 + length :]
-        (head,) = struct.unpack_from("<I", frame)
-        tile = json.loads(frame[4 : 4 + head])
-        at, n, bins = 4 + head, tile["columns"], tile["bins"]
-        tile["occupied"] = np.frombuffer(frame, "<u4", bins, at)
-        at += 4 * bins + -4 * bins % 8
-        shuffled = np.frombuffer(frame, np.uint8, 14 * 8 * n, at).reshape(8, -1)
-        tile["arrays"] = np.ascontiguousarray(shuffled.T).view("<f8").reshape(14, n)
-        at += 14 * 8 * n
-        tile["codes"] = np.frombuffer(frame, np.uint8, bins * n, at).reshape(bins, n)
-        at += bins * n + -bins * n % 8
-        if tile["exact"]:
-            shuffled = np.frombuffer(frame, np.uint8, 8 * bins * n, at).reshape(8, -1)
-            tile["counts"] = np.ascontiguousarray(shuffled.T).view("<f8").reshape(bins, n)
-        found.append(tile)
-    return found
-
-
-def write(folder: Path, layers: int, batches: int, name: str = "made", layer: str = "layer{}") -> Path:
-    """Write activations that drift, of a normal distribution: as noisy as those of 100,000 values a batch are."""
-    rng, axis = np.random.default_rng(0), SignedLogAxis()
-    streams = [Stream(i, layer.format(i), "activation", "ReLU", "", (128, 784), i, axis) for i in range(layers)]
-    writer = FolderWriter(folder, {"name": name})
-    for stream in streams:
-        writer.declare(stream)
-    for b in range(batches):
-        rows, moments = [], []
-        for i in range(layers):
-            values = rng.normal(0.2 * np.sin(b / 90 + i), np.exp(0.3 * np.sin(b / 60 + 2 * i)), 2000).astype(np.float32)
-            counts = 50 * np.histogram(values, axis.edges)[0]
-            rows.append([*counts, 0, 0, 0, 0, 0, counts[axis.zero_bin], counts.sum(), 1])
-            moments.append([values.sum(), (values**2).sum(), values.min(), values.max()])
-        row = Batch(b, b, "train", b // 100, b, 1e9 + b, True, {"loss": 1 / (1 + b)})
-        writer.append(row, streams, np.concatenate(rows).astype(np.int64), np.array(moments, np.float64))
-    writer.close("stopped")
-    return folder
-
-
 @pytest.mark.parametrize("name", ["ended", "ranks", "resumed"])
-def test_every_count_comes_back(name: str, opened: Any, tmp_path: Path) -> None:
+def test_every_count_comes_back(name: str, opened: Any, tmp_path: Path, tiles: Any) -> None:
     run = colordim.open(RUNS / name)
     ask = opened(run.report(tmp_path / "report.html", exact=True, columns=10))
     head = json.loads(ask("head"))
@@ -118,7 +72,7 @@ def test_every_count_comes_back(name: str, opened: Any, tmp_path: Path) -> None:
             np.testing.assert_array_equal(tile["arrays"][2:10, fresh].sum(axis=1), block.counters.sum(axis=0))
 
 
-def test_counts_of_a_byte_are_within_six_percent(opened: Any, tmp_path: Path) -> None:
+def test_counts_of_a_byte_are_within_six_percent(opened: Any, tmp_path: Path, tiles: Any, write: Any) -> None:
     run = colordim.open(write(tmp_path / "run", 1, 40))
     ask = opened(run.report(tmp_path / "report.html"))
     (tile,) = tiles(ask("tiles", streams=0, phase="train", width=1, index=0))
@@ -165,7 +119,7 @@ def test_what_it_does_not_hold_is_said(page: Page, opened: Any, tmp_path: Path) 
     assert said[4:] == ["There is no route shell.", "There is no route constructor."]
 
 
-def test_a_trimmed_run_shows_all_of_its_batches(opened: Any, tmp_path: Path) -> None:
+def test_a_trimmed_run_shows_all_of_its_batches(opened: Any, tmp_path: Path, tiles: Any) -> None:
     run = colordim.open(RUNS / "trimmed")
     assert run.finest("train") > 0
     ask = opened(run.report(tmp_path / "report.html", exact=True))
@@ -177,7 +131,7 @@ def test_a_trimmed_run_shows_all_of_its_batches(opened: Any, tmp_path: Path) -> 
 HOSTILE = '</ScRipt><script>document.title = "taken"</script><!--<script>"\'&amp;‮😀'
 
 
-def test_names_are_never_markup(page: Page, opened: Any, tmp_path: Path) -> None:
+def test_names_are_never_markup(page: Page, opened: Any, tmp_path: Path, write: Any) -> None:
     run = colordim.open(write(tmp_path / "run", 2, 3, HOSTILE, HOSTILE + "{}"))
     ask = opened(run.report(tmp_path / "report.html"))
     head = json.loads(ask("head"))
@@ -204,7 +158,7 @@ def test_scripts_and_connections_that_are_not_its_own_are_refused(
     trouble.clear()
 
 
-def test_it_is_small(tmp_path: Path) -> None:
+def test_it_is_small(tmp_path: Path, write: Any) -> None:
     path = colordim.open(write(tmp_path / "run", 3, 750)).report(tmp_path / "report.html")
     assert path.stat().st_size < 3 / 60 * 10e6  # 60 layers in 10 MB
 

@@ -19,7 +19,7 @@ STATIC = Path(__file__).with_name("static")
 _IMPORT = re.compile(r"^import\s*\{([^{}]*)\}\s*from\s*\"\./([\w-]+\.js)\";?[ \t]*\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export\s+((?:async\s+)?function\*?|class|const)\s+([A-Za-z_$][\w$]*)", re.MULTILINE)
 #: What is left of the two when those that are understood are gone, and what no function can hold.
-_LEFT = re.compile(r"^\s*(?:import\b|export\b|await\b).*|\bimport\s*[(.].*", re.MULTILINE)
+_LEFT = re.compile(r"^(?:\s*(?:import|export)|await)\b.*|\bimport\s*[(.].*", re.MULTILINE)
 _COMMENT = re.compile(r"/\*.*?\*/|^[ \t]*//[^\n]*", re.DOTALL | re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_$][\w$]*")
 

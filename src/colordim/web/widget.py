@@ -122,9 +122,9 @@ class RunWidget(anywidget.AnyWidget):  # type: ignore[misc]  # without types
             self.send({"id": number, "error": f"the kernel could not answer: {type(error).__name__}: {error}"})
         else:
             exact = parameters.get("exact", "0") != "0"
-            self._send({"id": number, "route": route, "state": state, "exact": exact}, found)
+            self._reply({"id": number, "route": route, "state": state, "exact": exact}, found)
 
-    def _send(self, content: dict[str, Any], data: bytes) -> None:
+    def _reply(self, content: dict[str, Any], data: bytes) -> None:
         large = len(data) > LARGE
         self.send(content | {"deflated": large}, [zlib.compress(data, 1) if large else data])
 
@@ -160,7 +160,7 @@ class RunWidget(anywidget.AnyWidget):  # type: ignore[misc]  # without types
                     self._run.refresh()
                     seen, messages = self._news(seen)
                 for content, data in messages:
-                    self._send(content, data)
+                    self._reply(content, data)
                 if self._run.ended is not None:
                     return
             except ColordimError:  # a part that another process is just replacing, or a disk that is away
