@@ -42,11 +42,8 @@ ORDER = [
     "opener",
     "demo",
     "exchange",
-<<<<<<< HEAD
     "reporting",
-=======
     "viewing",
->>>>>>> part-f-a
     "cli",
     "__main__",
 ]
