@@ -67,10 +67,9 @@ class OpenRun:
         """Return what tells this state from another, what has grown, and whether the run ended; None in the state `seen`."""
 
         def look(run: Run) -> tuple[object, bytes, bool] | None:
-            table = run.batches
             known = (
-                len(table["batch"]), int(table["ranks"].sum()) if "ranks" in table else 0, len(run.streams), run.ended,
-                run.problems, *(run.kept(phase) for phase in PHASES),
+                len(run.streams), run.ended, run.problems,
+                *(run.extent(phase) for phase in PHASES), *(run.kept(phase) for phase in PHASES),
             )  # fmt: skip
             return None if known == seen else (known, answer(run, "growth", {}), run.ended is not None)
 

@@ -300,7 +300,7 @@ export class App {
     // who looks at the newest batches goes on doing so
     if (x && this.lastEnd && x[1] >= this.lastEnd - 0.5 && end > this.lastEnd) this.set({ x: `${x[0] + end - this.lastEnd},${end}` });
     this.lastEnd = end;
-    if (streams || (this.charts.length === 0 && model.head.scalars.length)) this.render();
+    if (streams) this.render();
     else {
       this.showTop();
       this.stage.invalidate();
@@ -346,6 +346,9 @@ export class App {
   }
 
   page = "";
+  /** What is known of the batches, as it was when it was shown last. @type {any} */
+  shownMarks = null;
+  shownNames = "";
   dark = false;
   /** @type {import("./marks.js").Inks} */
   inks = { ink: "#000", muted: "#666", rule: "#ccc", paper: "#fff", zero: "#d00", epoch: "#225", notFinite: "#e0218a", lines: ["#0072B2"] };
@@ -385,13 +388,14 @@ export class App {
       parts.push(make("h1", { title: shortName(head.path, 500) }, [make("bdi", { text: shortName(head.name || head.path || "run") }), this.other ? make("span", { text: " with " }) : null, this.other ? make("bdi", { text: shortName(this.other.head.name || this.other.path) }) : null]));
       const ended = head.ended && head.ended !== "stopped" ? `ended: ${shortName(head.ended)}` : state;
       parts.push(make("span", { class: `cd-state cd-${state.replace(" ", "-")}`, text: ended }));
-      const epochs = head.epochs.train.number;
+      const { epochs: all, cost } = model.marks;
+      const epochs = all.train.number;
       const facts = [
         plural(head.batches.train, "batch", "batches") + (head.batches.valid ? ` and ${countText(head.batches.valid)} of validation` : ""),
         epochs.length ? plural(epochs[epochs.length - 1] + 1, "epoch") : "",
         plural(model.whole(this.state.kind).length, this.state.kind === "activation" || this.state.kind === "gradient" ? "layer" : "parameter"),
         "all values counted",
-        head.cost !== null ? `recording took ${percentText(head.cost)} of the training time` : "",
+        cost !== null ? `recording took ${percentText(cost)} of the training time` : "",
       ];
       parts.push(make("span", { class: "cd-facts", text: facts.filter(Boolean).join(" · ") }));
       if (head.problems.length) parts.push(make("span", { class: "cd-bad", role: "status", text: `INCOMPLETE: ${head.problems[0]}`, title: head.problems.join("\n") }));
@@ -455,7 +459,14 @@ export class App {
     this.windows.clear();
     this.model?.store.forgetWanted();
     this.other?.store.forgetWanted();
-    // what all layers share a window of is asked for first, whether or not they are in view
+    const marks = this.model?.marks;
+    if (marks !== this.shownMarks) {
+      const names = marks?.scalars.join("\n") ?? "";
+      this.shownMarks = marks;
+      if (names !== this.shownNames) queueMicrotask(() => this.render());
+      else this.showTop();
+      this.shownNames = names;
+    }
     for (const each of this.frames) each();
   }
 

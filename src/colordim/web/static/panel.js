@@ -110,7 +110,7 @@ export class Panel {
     drawNotFinite(ctx, inner, view, this.heat, inks, ratio);
     if (app.state.lines === "mean") this.drawMean(ctx, field, ratio);
     ctx.restore();
-    drawEpochs(ctx, inner, view, model.head.epochs[this.phase], inks, ratio, this.options.named);
+    drawEpochs(ctx, inner, view, model.marks.epochs[this.phase], inks, ratio, this.options.named);
     drawFrame(ctx, field, inks);
     drawValues(ctx, field, window, inks, ratio);
     drawBatches(ctx, inner, view, inks, ratio);

@@ -29,6 +29,9 @@ const QUIET = 60;
 /** Layers that a shared window is taken from at most. */
 const MOST_SHARING = 64;
 
+const NO_EPOCHS = { first: [], number: [], at: [] };
+const NO_MARKS = { epochs: { train: NO_EPOCHS, valid: NO_EPOCHS }, scalars: [], seconds: null, cost: null, note: "" };
+
 export class RunModel {
   /**
    * @param {Source} source
@@ -56,6 +59,12 @@ export class RunModel {
   /** @returns {Stream[]} */
   get streams() {
     return this.head.streams;
+  }
+
+  /** What is known of the batches: epochs, logged names, cost; empty until it has come. */
+  get marks() {
+    const found = this.known("marks");
+    return found && !(found instanceof Error) ? found : NO_MARKS;
   }
 
   /** Kinds that were recorded, in the order of the choice. */
@@ -96,8 +105,7 @@ export class RunModel {
   /** "live", "ended", or "cut off". */
   get state() {
     if (this.head.ended) return "ended";
-    const quiet = (this.head.seconds ?? 0) + (Date.now() - this.heard) / 1000;
-    return quiet > QUIET ? "cut off" : "live";
+    return (this.marks.seconds ?? 0) + (Date.now() - this.heard) / 1000 > QUIET ? "cut off" : "live";
   }
 
   /**
@@ -142,7 +150,7 @@ export class RunModel {
    */
   validWithin(x) {
     if (!x) return null;
-    const { first, at } = this.head.epochs.valid;
+    const { first, at } = this.marks.epochs.valid;
     const end = this.head.batches.valid;
     const inside = at.map((/** @type {number} */ place, /** @type {number} */ i) => (place > x[0] && place <= x[1] ? i : -1)).filter((/** @type {number} */ i) => i >= 0);
     if (!inside.length) return null;

@@ -98,7 +98,7 @@ function emptyReason(app) {
 export function scalarRow(app) {
   const model = app.need();
   const phase = app.state.phase === "valid" ? "valid" : "train";
-  const names = /** @type {string[]} */ (model.head.scalars);
+  const names = /** @type {string[]} */ (model.marks.scalars);
   const first = ["loss", "lr"].filter((name) => names.includes(name));
   const chosen = [...first, ...names.filter((name) => !first.includes(name))].slice(0, 4);
   const row = make("section", { class: "cd-scalars", "aria-label": "what was logged" });
@@ -108,7 +108,7 @@ export function scalarRow(app) {
       name,
       () => app.viewOf(model, phase),
       () => app.other ? twoCurves(app, phase, name) : curvesOf(app.scalarsOf(model, phase), name, app.inks.lines),
-      { epochs: () => model.head.epochs[phase] },
+      { epochs: () => model.marks.epochs[phase] },
     );
     app.charts.push(chart);
     row.append(chart.element);
