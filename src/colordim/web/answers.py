@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from colordim import asking, reading
+from colordim import asking, reading, statistics
 from colordim.column import COUNTERS, PHASES, Phase, Stream
 from colordim.errors import ArgumentError, StreamError
 from colordim.run import Run
@@ -27,6 +27,8 @@ MOST_STREAMS = 64
 MOST_POINTS = 4096
 #: Windows of batches in which units were judged that the page is told of at most.
 MOST_WINDOWS = 2048
+#: Columns that one question for moments may read.
+MOST_COLUMNS = 4096
 
 #: Routes whose answer is no JSON.
 BINARY = frozenset({"tiles"})
@@ -131,6 +133,35 @@ def column(run: Run, parameters: Parameters) -> dict[str, Any]:
     }
 
 
+def moments(run: Run, parameters: Parameters) -> dict[str, Any]:
+    """Return what a tile holds of its columns but the bins, exactly: counters and moments of ``columns`` adjacent columns.
+
+    Parameters: ``stream, phase, start, columns, width`` (batches a column, of which `start` is a multiple), ``base`` (of
+    the head's levels, of which `width` is a multiple). Each of ``number, held``, the counters, ``sum, sum_sq, mean, std,
+    min, max`` has an item for each column that there is, from the batch ``start`` on.
+    """
+    stream = _stream(run, parameters, "stream")
+    phase = _phase(parameters)
+    base = _whole(parameters, "base", 1)
+    level = _level(run, phase, base)
+    width = _whole(parameters, "width", base, MOST_COLUMNS * base)
+    start = _whole(parameters, "start", 0, run.length(phase))
+    if width % base or start % width:
+        raise ArgumentError(f"width={width} cannot be: it is a multiple of base={base}, and start={start} one of it.")
+    columns = _whole(parameters, "columns", 1, MOST_COLUMNS * base // width)
+    stop = min(start + columns * width, run.length(phase))
+    found = tile_columns(run, stream, phase, start, stop, width, level)
+    size, nan, pos_inf, neg_inf = (found.counter(name) for name in ("size", "nan", "pos_inf", "neg_inf"))
+    finite = statistics.finite(size, nan, pos_inf, neg_inf)
+    total, squares, least, most = found.moments.T
+    arrays = {
+        "number": found.number, "held": found.held.astype(int), **{name: found.counter(name) for name in COUNTERS},
+        "sum": total, "sum_sq": squares, "mean": statistics.mean(total, finite),
+        "std": statistics.std(total, squares, finite), "min": least, "max": most,
+    }  # fmt: skip
+    return {"start": start, "width": width} | {name: array.tolist() for name, array in arrays.items()}
+
+
 def twin(run: Run, parameters: Parameters) -> dict[str, Any]:
     """Return the sums that twin peaks are drawn from: of an epoch, the last quarter of its training and its validation.
 
@@ -229,6 +260,7 @@ ROUTES: dict[str, tuple[Callable[[Run, Parameters], Any], tuple[str, ...]]] = {
     "marks": (lambda run, _: marks(run), ()),
     "tiles": (tiles, ("streams", "phase", "width", "index", "skip", "exact")),
     "column": (column, ("stream", "phase", "start", "batches", "width")),
+    "moments": (moments, ("stream", "phase", "start", "columns", "width", "base")),
     "twin": (twin, ("stream", "epoch")),
     "scalars": (scalars, ("phase", "start", "stop", "points")),
     "units": (units, ("stream", "phase")),

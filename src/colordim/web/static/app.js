@@ -23,6 +23,7 @@ import { helpDialog } from "./help.js";
 import { showLayer } from "./layer.js";
 import { colorsOf, Legend } from "./legend.js";
 import { Pointer } from "./pointer.js";
+import { neighboursOf } from "./related.js";
 import { RunModel } from "./run.js";
 import { showRuns } from "./runs.js";
 import { askJson } from "./source.js";
@@ -31,7 +32,7 @@ import { DEFAULTS, fragmentOf, pair, stateFrom } from "./state.js";
 import { orderedStreams, showWall } from "./wall.js";
 
 /** Changes of these build the page anew; all others only draw it anew. */
-const STRUCTURE = ["run", "with", "layer", "kind", "phase", "order", "find", "strips", "tab", "open", "epoch", "pins", "theme"];
+const STRUCTURE = ["run", "with", "layer", "kind", "phase", "order", "find", "strips", "tab", "open", "theme"];
 /** Milliseconds between two looks at the list of runs. */
 const LOOK = 3000;
 
@@ -630,9 +631,8 @@ export class App {
    * @param {1 | -1} by
    */
   neighbour(by) {
-    const streams = this.need().whole(this.state.kind);
-    const here = streams.findIndex((stream) => stream.name === this.state.layer);
-    const next = streams[here + by];
+    const { before, after } = neighboursOf(this.need(), this.state.layer, this.state.kind);
+    const next = by > 0 ? after : before;
     if (next) this.set({ layer: next.name, pins: "" });
   }
 }

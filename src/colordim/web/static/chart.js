@@ -19,7 +19,9 @@ export class Chart {
    * @param {string} title
    * @param {() => import("./heat.js").View} view
    * @param {() => Curve[]} curves
-   * @param {{epochs?: () => {first: number[], number: number[]}, className?: string, batches?: boolean}} [options]
+   * @param {{epochs?: () => {first: number[], number: number[]}, className?: string, batches?: boolean,
+   *   range?: [number, number], text?: (value: number) => string}} [options] `range`: values at the ends of the axis; `text`
+   *   says a value.
    */
   constructor(app, title, view, curves, options = {}) {
     this.app = app;
@@ -58,7 +60,9 @@ export class Chart {
     const known = values.filter(Number.isFinite);
     let low = known.reduce((a, b) => Math.min(a, b), Infinity);
     let high = known.reduce((a, b) => Math.max(a, b), -Infinity);
-    const logs = low > 0 && high / low > 100; // more than two decades, all positive
+    const text_ = this.options.text ?? valueText;
+    if (this.options.range) [low, high] = this.options.range;
+    const logs = !this.options.range && low > 0 && high / low > 100; // more than two decades, all positive
     if (!known.length) return;
     if (high === low) [low, high] = [low - (Math.abs(low) || 1) * 0.1, high + (Math.abs(high) || 1) * 0.1];
     /** @param {number} v */
@@ -73,13 +77,13 @@ export class Chart {
     ctx.lineWidth = 1;
     line(ctx, inner.x + 0.5, inner.y, inner.x + 0.5, inner.y + inner.h);
     const number = Math.max(Math.floor(inner.h / (18 * ratio)), 3);
-    const ticks = logs ? linearTicks(Math.ceil(bottom), Math.floor(top), number).filter((t) => t % 1 === 0).map((t) => 10 ** t) : linearTicks(low - pad, high + pad, number);
+    const ticks = logs ? linearTicks(Math.ceil(bottom), Math.floor(top), number).filter((t) => t % 1 === 0).map((t) => 10 ** t) : linearTicks(low - (this.options.range ? 0 : pad), high + (this.options.range ? 0 : pad), number);
     let last = Infinity;
     for (const tick of ticks) {
       const y = py(tick);
       if (last - y < 12 * ratio || y < inner.y - 1 || y > inner.y + inner.h + 1) continue;
       line(ctx, inner.x - 3 * ratio, Math.round(y) + 0.5, inner.x, Math.round(y) + 0.5);
-      write(ctx, valueText(tick), inner.x - 5 * ratio, y + 3.5 * ratio, { size: 10 * ratio, color: inks.muted, align: "right" });
+      write(ctx, text_(tick), inner.x - 5 * ratio, y + 3.5 * ratio, { size: 10 * ratio, color: inks.muted, align: "right" });
       last = y;
     }
     ctx.save();
@@ -124,11 +128,11 @@ export class Chart {
     if (this.options.epochs) drawEpochs(ctx, inner, view, this.options.epochs(), inks, ratio);
     if (this.options.batches) drawBatches(ctx, inner, view, inks, ratio);
     const latest = curves.map((curve) => ({ curve, y: curve.points.findLast(([x, y]) => x <= view.to && Number.isFinite(y))?.[1] })).filter(({ y }) => y !== undefined);
-    const text = latest.map(({ curve, y }) => `${curve.name ? `${curve.name} ` : ""}${valueText(/** @type {number} */ (y))}`).join("   ");
+    const text = latest.map(({ curve, y }) => `${curve.name ? `${curve.name} ` : ""}${text_(/** @type {number} */ (y))}`).join("   ");
     if (this.value.textContent !== text) {
       this.value.replaceChildren(
         ...latest.map(({ curve, y }) => {
-          const part = make("span", { text: `${curve.name ? `${curve.name} ` : ""}${valueText(/** @type {number} */ (y))}   ` });
+          const part = make("span", { text: `${curve.name ? `${curve.name} ` : ""}${text_(/** @type {number} */ (y))}   ` });
           part.style.color = curve.color;
           return part;
         }),

@@ -24,8 +24,10 @@ export class Panel {
    * @param {RunModel} model
    * @param {Stream} stream
    * @param {Phase} phase
-   * @param {{use?: string, mark?: string, named?: boolean, large?: boolean}} [options]
-   *   `mark` tells this panel from another of the same layer; `named`: the marks of epochs are numbered.
+   * @param {{use?: string, mark?: string, named?: boolean, large?: boolean,
+   *   overlay?: (ctx: CanvasRenderingContext2D, box: Box, ratio: number) => void}} [options]
+   *   `mark` tells this panel from another of the same layer; `named`: the marks of epochs are numbered; `overlay` draws
+   *   over the map.
    */
   constructor(app, model, stream, phase, options = {}) {
     this.app = app;
@@ -111,6 +113,7 @@ export class Panel {
     if (app.state.lines === "mean") this.drawMean(ctx, field, ratio);
     ctx.restore();
     drawEpochs(ctx, inner, view, model.marks.epochs[this.phase], inks, ratio, this.options.named);
+    this.options.overlay?.(ctx, inner, ratio);
     drawFrame(ctx, field, inks);
     drawValues(ctx, field, window, inks, ratio);
     drawBatches(ctx, inner, view, inks, ratio);

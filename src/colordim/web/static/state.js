@@ -19,14 +19,15 @@
  * @property {string} lines "mean" for mean and standard deviation over the maps.
  * @property {string} tab Of the layer page.
  * @property {string} epoch Of twin peaks; empty for the last.
- * @property {string} pins Batches that are compared, "A" or "A,B".
+ * @property {string} pins Batches that are compared, "A" or "A,B"; those of the validation as "v12".
+ * @property {"" | "log"} counts Scale of the bars of a column's histogram.
  * @property {string} open Blocks that are unfolded, with commas between.
  */
 
 /** @type {State} */
 export const DEFAULTS = {
   run: "", with: "", layer: "", kind: "activation", phase: "train", window: "shared", color: "share", map: "viridis",
-  theme: "auto", x: "", order: "call", find: "", strips: "", lines: "", tab: "", epoch: "", pins: "", open: "",
+  theme: "auto", x: "", order: "call", find: "", strips: "", lines: "", tab: "", epoch: "", pins: "", counts: "", open: "",
 };
 
 /** What may be in an address, where it is not free text. @type {{[name: string]: RegExp}} */
@@ -40,7 +41,8 @@ const ALLOWED = {
   x: /^$|^-?[\d.]+,[\d.]+$/,
   order: /^(call|changed|zeros|trouble)$/,
   epoch: /^\d*$/,
-  pins: /^[\d,]*$/,
+  pins: /^$|^v?\d{1,12}(,v?\d{1,12})?$/,
+  counts: /^(log)?$/,
 };
 
 /**
