@@ -30,6 +30,7 @@ import { askJson } from "./source.js";
 import { Stage } from "./stage.js";
 import { DEFAULTS, fragmentOf, pair, stateFrom } from "./state.js";
 import { orderedStreams, showWall } from "./wall.js";
+import { symmetricWindow } from "./window.js";
 
 /** Changes of these build the page anew; all others only draw it anew. */
 const STRUCTURE = ["run", "with", "layer", "kind", "phase", "order", "find", "strips", "tab", "open", "theme"];
@@ -211,9 +212,9 @@ export class App {
    * @param {Stream} stream
    * @param {Phase} phase
    * @param {boolean} [joint] Whether it is asked for the sake of the other run.
-   * @returns {import("./window.js").Window | null} That of the run which needs more, if two are compared.
+   * @returns {import("./window.js").Window | null} That of the run which needs more, if two are compared; null while unknown.
    */
-  windowOf(model, stream, phase, joint = false) {
+  knownWindow(model, stream, phase, joint = false) {
     const choice_ = this.state.window;
     const key = `${model.path} ${phase} ${stream.kind} ${choice_}`;
     let found = this.windows.get(key);
@@ -225,8 +226,18 @@ export class App {
     const against = model === this.model ? this.other : this.model;
     const twin = this.other && against?.find(stream.name, stream.kind);
     if (!twin || !own || joint) return own;
-    const others = this.windowOf(/** @type {RunModel} */ (against), twin, phase, true);
+    const others = this.knownWindow(/** @type {RunModel} */ (against), twin, phase, true);
     return others && others.hi > own.hi ? others : others && own;
+  }
+
+  /**
+   * Values on show; a window of one as long as it is not known what is needed.
+   * @param {RunModel} model
+   * @param {Stream} stream
+   * @param {Phase} phase
+   */
+  windowOf(model, stream, phase) {
+    return this.knownWindow(model, stream, phase) ?? symmetricWindow(1);
   }
 
   /** @type {Map<string, (stream: Stream) => import("./window.js").Window | null>} Of this frame. */

@@ -13,7 +13,6 @@ import { countText, percentText, valueText } from "./format.js";
 import { bands } from "./heat.js";
 import { drawBatches, drawEpochs, drawFrame, drawNotFinite, drawValues, drawZero, valuePlace, write } from "./marks.js";
 import { meanAndStd } from "./columns.js";
-import { symmetricWindow } from "./window.js";
 
 /** Room beside and below the map, in pixels of CSS. */
 export const GUTTER = { left: 40, bottom: 16, top: 5 };
@@ -60,9 +59,8 @@ export class Panel {
     return this.app.viewOf(this.model, this.phase);
   }
 
-  /** Values on show; until they are known, those of a unit window, with nothing drawn in it. */
   get window() {
-    return this.app.windowOf(this.model, this.stream, this.phase) ?? symmetricWindow(1);
+    return this.app.windowOf(this.model, this.stream, this.phase);
   }
 
   /**
@@ -82,7 +80,7 @@ export class Panel {
    * @param {number} ratio
    */
   prepare(box, ratio) {
-    const window = this.app.windowOf(this.model, this.stream, this.phase);
+    const window = this.app.knownWindow(this.model, this.stream, this.phase);
     this.prepared = { least: Infinity, most: 0, complete: false, error: "" };
     if (!window) return;
     const inner = this.inner(box, ratio);
