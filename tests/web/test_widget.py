@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -224,7 +225,7 @@ def test_a_busy_kernel_shows_new_columns(
 @pytest.mark.usefixtures("at_once")
 def test_it_follows_no_longer_than_it_has_to(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def followers() -> int:
-        return sum(thread.name == "colordim-widget" for thread in widget.threading.enumerate())
+        return sum(thread.name == "colordim-widget" for thread in threading.enumerate())
 
     def gone() -> bool:
         until = time.monotonic() + 10
