@@ -85,7 +85,7 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for path in bundle.STATIC.glob("*.js"):
         shutil.copy(path, folder)
     (folder / "app.js").write_text(FAKE)
-    (folder / "style.css").write_text(".colordim { color: rgb(1, 2, 3) }\n")
+    (folder / "style.css").write_text("#colordim { color: rgb(1, 2, 3) }\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundle, "STATIC", folder)
         yield folder

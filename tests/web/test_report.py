@@ -16,6 +16,7 @@ import colordim
 from colordim import cli
 from colordim.column import PHASES
 from colordim.errors import ArgumentError, StoreError, StreamError
+from colordim.web import bundle
 from colordim.web.answers import answer
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs" / "v1"
@@ -31,7 +32,7 @@ def opened(page: Page) -> Callable[[Path], Ask]:
     def goto(path: Path) -> Ask:
         page.context.set_offline(True)
         page.goto(path.as_uri())
-        page.wait_for_function("window.source && document.body.innerText.includes('streams')")
+        page.wait_for_function("() => window.source && document.body.innerText.includes('streams')")
 
         def ask(route: str, **parameters: Any) -> bytes:
             text = page.evaluate(
@@ -156,6 +157,22 @@ def test_scripts_and_connections_that_are_not_its_own_are_refused(
     refused = [each for each in trouble if "Content Security Policy" in each]
     assert len(refused) >= 2
     trouble.clear()
+
+
+def test_the_page_itself_opens(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "STATIC", Path(bundle.__file__).with_name("static"))
+    run = colordim.open(RUNS / "ended")
+    page.context.set_offline(True)
+    page.goto(run.report(tmp_path / "report.html").as_uri())
+    page.wait_for_selector(".cd-wall .cd-panel")
+    page.wait_for_function("() => !document.getElementById('colordim').colordim.model.store.busy")
+    shown = page.locator(".cd-wall .cd-panel h3").all_inner_texts()
+    assert shown == [stream.name for stream in run.select()]
+    page.keyboard.press("Enter")  # opens a layer, which asks all that a report answers
+    page.wait_for_timeout(300)
+    drawn = page.evaluate("""() => [...document.querySelectorAll("canvas")].map((canvas) =>
+      new Set(new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size)""")
+    assert max(drawn) > 10
 
 
 def test_it_is_small(tmp_path: Path, write: Any) -> None:

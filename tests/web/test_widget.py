@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -141,6 +142,21 @@ def test_the_kernel_answers(page: Page, made: Any, tiles: Any, monkeypatch: pyte
     assert page.evaluate("[handlers.size, document.body.textContent]") == [0, "closed"]
 
 
+def test_the_page_itself_is_shown(page: Page, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "STATIC", Path(bundle.__file__).with_name("static"))
+    run = colordim.open(RUNS / "ended")
+    notebook = Notebook(page, made(run), monkeypatch)
+    page.add_style_tag(content=notebook.shown._css)
+    until = time.monotonic() + 20
+    while len(page.locator(".cd-wall .cd-panel").all()) < len(run.select()) and time.monotonic() < until:
+        notebook.pump()
+    assert page.locator(".cd-wall .cd-panel h3").all_inner_texts() == [stream.name for stream in run.select()]
+    for _ in range(20):
+        notebook.pump()
+    page.evaluate("cleanup()")
+    assert page.evaluate("[handlers.size, document.body.textContent]") == [0, ""]
+
+
 def test_many_questions_wait_for_their_turn(page: Page, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = Notebook(page, made(colordim.open(RUNS / "ended")), monkeypatch)
     notebook.pump()
@@ -224,7 +240,7 @@ def test_a_busy_kernel_shows_new_columns(
 @pytest.mark.usefixtures("at_once")
 def test_it_follows_no_longer_than_it_has_to(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def followers() -> int:
-        return sum(thread.name == "colordim-widget" for thread in widget.threading.enumerate())
+        return sum(thread.name == "colordim-widget" for thread in threading.enumerate())
 
     def gone() -> bool:
         until = time.monotonic() + 10

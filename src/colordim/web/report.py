@@ -34,7 +34,7 @@ EPOCHS, POINTS, WINDOWS = 24, 1500, 500
 _MAIN = """\
 import { mountApp } from "./app.js";
 import { reportSource } from "./source_report.js";
-mountApp(document.getElementById("colordim"), { source: reportSource(document), runs: null, openRun: null, hash: true });
+mountApp(document.getElementById("colordim"), { source: reportSource(document), hash: true });
 """
 
 _PAGE = """\
@@ -45,12 +45,14 @@ _PAGE = """\
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src '{script_hash}'; \
 style-src '{style_hash}'; img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
 <title>{title}</title>
 <style>{style}</style>
 </head>
-<body>
+<body class="cd-page">
 <noscript>This page draws its pictures itself: allow it JavaScript. It fetches nothing and sends nothing.</noscript>
-<div id="colordim" class="colordim"></div>
+<div id="colordim"></div>
 {blocks}<script type="module">{script}</script>
 </body>
 </html>

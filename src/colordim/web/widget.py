@@ -42,10 +42,11 @@ import { mountApp } from "./app.js";
 import { notebookSource } from "./source_notebook.js";
 function render({ model, el }) {
   const page = document.createElement("div");
-  page.className = "colordim";
+  page.style.height = "min(640px, 90vh)";
+  page.dataset.lmSuppressShortcuts = "true"; // what is typed here is not meant for JupyterLab
   el.append(page);
   const source = notebookSource(model);
-  const unmount = mountApp(page, { source, runs: null, openRun: null, hash: false });
+  const unmount = mountApp(page, { source, hash: false });
   return () => {
     unmount();
     source.close();

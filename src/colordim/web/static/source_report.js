@@ -101,8 +101,22 @@ export function reportSource(page) {
  * @returns {Promise<ArrayBuffer>}
  */
 async function inflated(text) {
-  const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const packed = decoded(text);
   return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
+}
+
+/**
+ * @param {string} text In base64.
+ * @returns {Uint8Array<ArrayBuffer>}
+ */
+function decoded(text) {
+  /** @type {any} */
+  const newer = Uint8Array; // has fromBase64 in browsers since 2025
+  if (newer.fromBase64) return newer.fromBase64(text);
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length); // a loop takes a fifth of what Uint8Array.from() with a function does
+  for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
 }
 
 /**
