@@ -70,8 +70,9 @@ def page(browser: Browser, trouble: list[str]) -> Iterator[Page]:
 FAKE = """
 import { askJson } from "./source.js";
 import { readTiles } from "./tile.js";
+const MARKUP = "</script><!--<script>";
 export function mountApp(element, { source }) {
-  Object.assign(window, { source, readTiles });
+  Object.assign(window, { source, readTiles, MARKUP });
   askJson(source, "head").then((head) => (element.textContent = `${head.name}: ${head.count} streams`));
   return () => (element.textContent = "closed");
 }
