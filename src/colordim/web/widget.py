@@ -177,6 +177,8 @@ class RunWidget(anywidget.AnyWidget):  # type: ignore[misc]  # without types
         now = (len(run.batches["batch"]), str(run.ended))
         if now == seen:
             return seen, []
+        if now[0] < seen[0]:  # resumed, and what was behind the checkpoint is gone
+            self._sent.clear()
         grown, state = growth(run), self._state()
         if grown["count"] != len(self.head["streams"]):
             self.head = _json(head(run))

@@ -94,7 +94,10 @@ export function notebookSource(model) {
     if (content.route === "tiles" && !content.exact) cache.add(answer, content.state);
     done(key, ({ resolve }) => resolve(answer));
     if (content.push && content.route === "growth") {
-      growth = JSON.parse(new TextDecoder().decode(answer));
+      const now = JSON.parse(new TextDecoder().decode(answer));
+      const less = Object.entries(growth.batches).some(([phase, batches]) => batches > now.batches[phase]);
+      if (less) cache.tiles.clear(); // resumed, and what was behind the checkpoint is gone
+      growth = now;
       for (const callback of callbacks) callback(growth);
     }
     if (content.push && (content.route === "scalars" || content.route === "marks")) logged.set(`${content.route} ${content.phase}`, answer);
