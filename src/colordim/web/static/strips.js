@@ -167,7 +167,7 @@ function drawStrip(app, ctx, box, ratio, view, kind, cells) {
 
 /** @param {number} value */
 function ratioText(value) {
-  return Number.isFinite(value) ? `10^${valueText(Number(value.toFixed(1)))}` : "none";
+  return Number.isFinite(value) ? valueText(Number((10 ** value).toPrecision(1))) : "none";
 }
 
 /**
