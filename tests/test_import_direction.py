@@ -27,6 +27,7 @@ ORDER = [
     "fleet",
     "reading",
     "asking",
+    "listing",
     "web",
     "views",
     "publish",
@@ -38,8 +39,11 @@ ORDER = [
     "fastai",
     "lightning",
     "huggingface",
+    "opener",
     "demo",
     "exchange",
+    "reporting",
+    "viewing",
     "cli",
     "__main__",
 ]
@@ -117,9 +121,12 @@ def test_every_module_stands_in_the_order() -> None:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import colordim", ["torch", "matplotlib", "typer", "rich", "fastai", "lightning", "transformers"]),
+        (
+            "import colordim",
+            ["torch", "matplotlib", "starlette", "uvicorn", "typer", "rich", "fastai", "lightning", "transformers"],
+        ),
         ("import colordim.recording.recorder, colordim.api", ["matplotlib", "typer", "rich"]),
-        ("import colordim.cli", ["torch", "matplotlib"]),
+        ("import colordim.cli", ["torch", "matplotlib", "starlette", "uvicorn"]),
         ("import colordim.views, colordim.run, colordim.statistics", ["torch"]),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,24 @@ import numpy.typing as npt
 
 from colordim import reading
 from colordim.column import KINDS, PHASES, Kind, Phase, Stream
-from colordim.errors import ArgumentError
+from colordim.errors import ArgumentError, StreamError
 from colordim.run import Run, StreamKey
 
 if TYPE_CHECKING:
     from colordim.charts.frame import Panel
 
-__all__ = ["NAMES", "PLURALS", "Asked", "asked", "check", "epoch_number", "refuse"]
+__all__ = [
+    "NAMES",
+    "PLURALS",
+    "Asked",
+    "asked",
+    "check",
+    "epoch_number",
+    "file_name",
+    "phases_of",
+    "refuse",
+    "streams_of",
+]
 
 #: What the titles of charts call the values of each kind.
 PLURALS = {
@@ -70,7 +82,7 @@ def asked(
         If a part of `layers` names no stream.
     """
     check("kind", kind, KINDS)
-    phases = _phases(phase)
+    phases = phases_of(phase)
     spans = reading.spans(run, phases, start, stop)
     if not run.streams or not len(run.batches["batch"]):
         if run.problems:
@@ -89,7 +101,37 @@ def asked(
     return Asked(streams, phases, spans)
 
 
-def _phases(phase: Phase | Sequence[Phase]) -> tuple[Phase, ...]:
+def streams_of(
+    run: Run, layers: StreamKey | Sequence[StreamKey] | None, kind: Kind | Sequence[Kind]
+) -> tuple[Stream, ...]:
+    """Return the streams that are named, of all kinds that are given, in call order; without `layers` parts of layers too.
+
+    Raises
+    ------
+    ArgumentError
+        If one of the kinds is none.
+    StreamError
+        If `layers` names no stream of these kinds.
+    """
+    kinds: Sequence[Any] = (kind,) if isinstance(kind, str) else tuple(kind)
+    for one in kinds:
+        check("kind", one, KINDS)
+    if layers is None:
+        return tuple(stream for stream in run.streams if stream.kind in kinds)
+    found: set[int] = set()
+    missing: list[StreamError] = []
+    for one in kinds:
+        try:
+            found |= {stream.id for stream in run.select(layers, one)}
+        except StreamError as error:
+            missing.append(error)
+    if missing and not found:
+        raise missing[0]
+    return tuple(stream for stream in run.streams if stream.id in found)
+
+
+def phases_of(phase: Phase | Sequence[Phase]) -> tuple[Phase, ...]:
+    """Return the phases that are named, each once."""
     phases: tuple[Any, ...] = (phase,) if isinstance(phase, str) else tuple(dict.fromkeys(phase))
     for one in phases:
         check("phase", one, PHASES)
@@ -102,6 +144,11 @@ def check(name: str, value: object, allowed: Sequence[object]) -> None:
     """Refuse an argument that is none of its values."""
     if value not in allowed:
         raise ArgumentError(f"{name}={value!r} is unknown: take one of {', '.join(map(repr, allowed))}.")
+
+
+def file_name(name: str) -> str:
+    """Return what a file of a run of that name can be called."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:100] or "run"
 
 
 def refuse(because: str, **options: object) -> None:

@@ -1,12 +1,10 @@
-"""The command line: demo, doctor, ls, show, and those of :mod:`colordim.exchange`. Everything heavy is imported by the command that needs it."""
+"""The command line: demo, doctor, ls, show, and those of `exchange`, `reporting` and `viewing`. Everything heavy is imported by the command that needs it."""
 
 from __future__ import annotations
 
 import inspect
 import os
-import re
 import sys
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from colordim import exchange
+from colordim import exchange, reporting, viewing
 from colordim.errors import ColordimError, DependencyError
 
 if TYPE_CHECKING:
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 FORMATS = (".png", ".svg", ".pdf")
-
-#: Seconds without a write after which a run that has not ended counts as cut off.
-QUIET_SECONDS = 60
 
 app = typer.Typer(
     name="colordim",
@@ -298,21 +293,19 @@ def _cell(value: object) -> str:
 
 
 def _row(run: Run, path: Path, folder: Path) -> list[str]:
-    import numpy as np
+    from colordim import listing
 
-    losses = run.batches.get("loss", np.zeros(0))
-    known = losses[np.isfinite(losses)]
-    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    found, files = listing.summary(run), listing.files_of(path)
     return [
         _relative(path, folder),
-        _state(run.ended, max((stat.st_mtime for stat in files), default=0.0)),
-        f"{run.length('train'):,}",
-        f"{run.length('valid'):,}",
-        str(max(len(run.epochs("train")), len(run.epochs("valid")))),
-        str(len(run.streams)),
-        f"{known[-1]:.4g}" if len(known) else "",
-        _created(run.info.get("created")),
-        _bytes(sum(stat.st_size for stat in files)),
+        _state(found.ended, listing.state(found.ended, files.written)),
+        f"{found.batches['train']:,}",
+        f"{found.batches['valid']:,}",
+        str(found.epochs),
+        str(found.streams),
+        "" if found.last_loss is None else f"{found.last_loss:.4g}",
+        "" if found.created is None else datetime.fromtimestamp(found.created).strftime("%Y-%m-%d %H:%M"),
+        _bytes(files.size),
     ]
 
 
@@ -320,16 +313,10 @@ def _relative(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder)) if path != folder and path.is_relative_to(folder) else str(path)
 
 
-def _state(ended: str | None, written: float) -> str:
-    if ended is None:
-        return "[green]live[/green]" if time.time() - written < QUIET_SECONDS else "[yellow]cut off[/yellow]"
-    return "ended" if ended == "stopped" else f"[yellow]ended: {ended}[/yellow]"
-
-
-def _created(created: Any) -> str:
-    if isinstance(created, str):
-        created = datetime.fromisoformat(created).timestamp()
-    return datetime.fromtimestamp(created).strftime("%Y-%m-%d %H:%M") if created else ""
+def _state(ended: str | None, state: str) -> str:
+    if ended not in (None, "stopped"):
+        return f"[yellow]ended: {ended}[/yellow]"
+    return {"live": "[green]live[/green]", "cut off": "[yellow]cut off[/yellow]"}.get(state, state)
 
 
 def _bytes(size: float) -> str:
@@ -367,6 +354,7 @@ def show(
 ) -> None:
     """Draw a run: into a file, or as text in the terminal."""
     import colordim
+    from colordim.asking import file_name
 
     console = _console()
     opened = colordim.open(run)
@@ -399,7 +387,7 @@ def show(
     _only({**options, **given}, (*takes, *(("layer",) if "layers" in takes else ())), f"--chart {chart.value}")
     if layer:
         options["layers" if "layers" in takes else "layer"] = layer
-    name = out or Path(f"{_file_name(opened.name or Path(run).resolve().name)}-{chart.value}.png")
+    name = out or Path(f"{file_name(opened.name or Path(run).resolve().name)}-{chart.value}.png")
     if name.suffix.lower() not in FORMATS:
         raise UsageError(f"{name.name} ends in none of {', '.join(FORMATS)}: name the file --out picture.png.")
     with console.status("Drawing"):
@@ -419,10 +407,6 @@ def _only(given: Mapping[str, object], taken: Sequence[str], what: str) -> None:
         raise UsageError(
             f"{' and '.join(idle)} would change nothing in {what}: leave {'it' if len(idle) == 1 else 'them'} out."
         )
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
 
 
 def parse_window(text: str) -> str | tuple[float, float]:
@@ -515,6 +499,8 @@ def _windows(run: Run, streams: Sequence[Stream], phase: Any, window: str | tupl
 
 
 exchange.add_commands(app)
+reporting.add_commands(app)
+viewing.add_commands(app)
 
 if __name__ == "__main__":
     main()

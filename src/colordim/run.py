@@ -132,6 +132,10 @@ class Run:
         """Return the number of batches of a phase, those skipped by ``every=`` included."""
         return self._extent(phase)[0]
 
+    def extent(self, phase: Phase = "train") -> tuple[int, int]:
+        """Return :meth:`length`, and how many of these batches were recorded; known without reading them."""
+        return self._extent(phase)
+
     def partial(self, phase: Phase = "train") -> npt.NDArray[np.bool_]:
         """Return which batches of a phase some ranks do not hold, or not yet; bool of shape ``[batches]``.
 

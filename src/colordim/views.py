@@ -5,13 +5,16 @@ Matplotlib is imported only when something is drawn.
 
 from __future__ import annotations
 
+import html
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import colordim.run
 from colordim import asking, reading
-from colordim.column import PHASES, Kind, Phase
-from colordim.errors import ArgumentError, StreamError
+from colordim.column import KINDS, PHASES, Kind, Phase
+from colordim.errors import ArgumentError, DependencyError, StreamError
 from colordim.export import dataframe, uhi
 from colordim.run import StreamKey
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from colordim.charts.colorful_grid import WindowChoice
+    from colordim.web.widget import RunWidget
 
 __all__ = ["Run"]
 
@@ -466,6 +470,91 @@ class Run(colordim.run.Run):
             sides, stream.axis, reading.caption(stream), number, window=chosen, value_name=asking.NAMES[kind], figsize=figsize,
             title=self._title(title, f"twin peaks, epoch {number}"),
         )  # fmt: skip
+
+    def report(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        columns: int = 750,
+        exact: bool = False,
+        layers: StreamKey | Sequence[StreamKey] | None = None,
+        kind: Kind | Sequence[Kind] = KINDS,
+        phase: Phase | Sequence[Phase] = PHASES,
+    ) -> Path:
+        """Write the run as one HTML file: the page of ``colordim view``, which opens from the disk and needs no network.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            The file; it is replaced if it is there. By default the name of the run and ``-report.html``.
+        columns : int
+            Columns of a panel at most, each the exact sum of adjacent batches; the file grows with them.
+        exact : bool
+            Keep every count exactly, not with one byte each (within 6 %), for about four times the bytes.
+        layers : Stream, str, int or a sequence of them, optional
+            As :meth:`colordim.run.Run.select` takes them; all by default.
+        kind, phase : str or a sequence of them
+            All that was recorded by default.
+
+        Returns
+        -------
+        pathlib.Path
+            Of the file.
+
+        Raises
+        ------
+        StreamError
+            If a part of `layers` names no stream of any of the kinds.
+        StoreError
+            If `path` is a folder.
+        ValueError
+            If another argument is none of its values.
+        """
+        from colordim.web.report import report
+
+        streams, phases = asking.streams_of(self, layers, kind), asking.phases_of(phase)
+        file = Path(path) if path is not None else Path(f"{asking.file_name(self.name)}-report.html")
+        return report(self, file, streams=streams, phases=phases, columns=columns, exact=exact)
+
+    def widget(self) -> RunWidget:
+        """Return the page of ``colordim view`` as a widget: in Jupyter, VS Code and Colab, live while the run is recorded.
+
+        Returns
+        -------
+        anywidget.AnyWidget
+            Shown when it is the value of a cell. A saved notebook keeps a picture in its place. ``close()`` takes it away.
+
+        Raises
+        ------
+        DependencyError
+            If anywidget is not installed.
+        """
+        try:
+            import anywidget  # noqa: F401  # of its own, so that no other missing package is mistaken for it
+        except ImportError:
+            raise DependencyError(
+                'widget needs anywidget, which is not installed: pip install "colordim[notebook]".'
+            ) from None
+        from colordim.web.widget import RunWidget
+
+        return RunWidget(self, self._picture())
+
+    def _repr_html_(self) -> str:
+        """Return a picture of the run, for a notebook."""
+        try:
+            from colordim.web import still
+
+            return still.image(self._picture(), f"{self!r}, a panel for each layer: its values against the batches")
+        except Exception:  # a notebook must show something, whatever is wrong with the run
+            return f"<pre>{html.escape(repr(self))}</pre>"
+
+    def _picture(self) -> bytes:
+        from colordim.web import still
+
+        kind: Kind = next((stream.kind for stream in self.streams), "activation")
+        many = len(self.select(kind=kind)) > still.MOST_PANELS
+        phase: Phase = "train" if self.length("train") or not self.length("valid") else "valid"
+        return still.png(self.colorful(kind=kind, phase=phase, focus=still.MOST_PANELS if many else None))
 
     def _sentence(self, sentence: str, figsize: tuple[float, float] | None) -> Figure:
         from colordim.charts.frame import sentence_figure

@@ -13,8 +13,8 @@ import colordim
 from colordim.demo import play as playing
 from colordim.demo.data import Digits, load_digits
 from colordim.demo.guide import commands
-from colordim.demo.opener import open_picture
 from colordim.errors import StoreError
+from colordim.opener import open_for_user
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_without_a_display_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, tm
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("opened"))
-    assert not open_picture(tmp_path / "a.png")
+    assert not open_for_user(tmp_path / "a.png")
 
 
 def test_with_a_display_the_desktop_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_with_a_display_the_desktop_is_asked(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     asked: list[list[str]] = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **k: asked.append(command))
-    assert open_picture(tmp_path / "a.png")
+    assert open_for_user(tmp_path / "a.png")
     assert asked == [[str(program), str(tmp_path / "a.png")]]
     monkeypatch.setenv("CI", "true")
-    assert not open_picture(tmp_path / "a.png")
+    assert not open_for_user(tmp_path / "a.png")
 
 
 def test_commands_name_the_program_as_the_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from colordim.demo.data import load_digits
 from colordim.demo.figure import side_by_side
 from colordim.demo.guide import accuracies, commands, guide
-from colordim.demo.opener import open_picture
 from colordim.demo.training import BAD, GOOD, Epoch, batches_per_epoch, train
 from colordim.errors import StoreError
+from colordim.opener import open_for_user
 
 __all__ = ["play"]
 
@@ -72,7 +72,7 @@ def play(out: Path, console: Console, *, epochs: int = 8, seed: int = 7, show: b
         notes = [f"validation accuracy by epoch: {accuracies(done)}" for done in results]
         side_by_side(runs, [BAD.title, GOOD.title], notes).savefig(picture)
     text.write_text(guide(results[0], results[1], len(digits.valid_labels), out), encoding="utf-8")
-    opened = show and open_picture(picture.resolve())
+    opened = show and open_for_user(picture.resolve())
     console.print(f"[bold]{picture}[/bold]{' is opened' if opened else ''} sets the two side by side:", soft_wrap=True)
     console.print("  left, values rise, crash to zero and start again, worse from layer to layer;")
     console.print("  right, they keep their spread from the first batch to the last.")

@@ -219,8 +219,10 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return isinstance(path, str) and "://" in path
 
 
-def place_of(path: str | os.PathLike[str]) -> Place:
-    """Return the place of a path or an address; raises as :class:`RemotePlace` does."""
+def place_of(path: str | os.PathLike[str] | Place) -> Place:
+    """Return the place of a path or an address, or a place itself; raises as :class:`RemotePlace` does."""
+    if not isinstance(path, (str, os.PathLike)):
+        return path
     if isinstance(path, str) and is_url(path):
         return LocalPlace(path[7:]) if path.startswith("file://") else RemotePlace(path)
     return LocalPlace(path)

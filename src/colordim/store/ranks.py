@@ -38,7 +38,7 @@ class RunReader:
 
     Parameters
     ----------
-    path : path-like or str
+    path : path-like, str or Place
         Folder of the run, or its address.
 
     Raises
@@ -47,7 +47,7 @@ class RunReader:
         As :class:`~colordim.store.folder.FolderReader` does, if no rank can be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str] | Place) -> None:
         self._path = place_of(path)
         self._info = read_info(self._path)
         self._readers: dict[int, FolderReader] = {}

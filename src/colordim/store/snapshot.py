@@ -98,7 +98,7 @@ class Snapshot:
     """
 
     def __init__(self, path: str | os.PathLike[str] | Place, rank: int = 0) -> None:
-        self._run = place_of(path) if isinstance(path, (str, os.PathLike)) else path
+        self._run = place_of(path)
         self._rank = files.rank_name(rank)
         self._place = self._run.at(self._rank)
         self._lock = threading.Lock()

@@ -17,7 +17,7 @@ from colordim import asking, reading, statistics
 from colordim.column import COUNTERS, PHASES, Phase, Stream
 from colordim.errors import ArgumentError, StreamError
 from colordim.run import Run
-from colordim.web.head import TILE, growth, head
+from colordim.web.head import TILE, growth, head, logged, marks
 from colordim.web.tile import pack, tile_columns
 
 __all__ = ["BINARY", "ROUTES", "answer", "to_json"]
@@ -199,7 +199,7 @@ def scalars(run: Run, parameters: Parameters) -> dict[str, Any]:
     width = max(-(-(stop - start) // points), 1)
     start -= start % width
     table = run.batches
-    names = growth(run)["scalars"]
+    names = logged(run)
     mine = (table["phase"] == phase) & (table["index"] >= start) & (table["index"] < stop)
     place = (table["index"][mine] - start) // width
     number = max(-(-(stop - start) // width), 0)
@@ -257,6 +257,7 @@ def facts(run: Run, parameters: Parameters) -> dict[str, Any]:
 ROUTES: dict[str, tuple[Callable[[Run, Parameters], Any], tuple[str, ...]]] = {
     "head": (lambda run, _: head(run), ()),
     "growth": (lambda run, _: growth(run), ()),
+    "marks": (lambda run, _: marks(run), ()),
     "tiles": (tiles, ("streams", "phase", "width", "index", "skip", "exact")),
     "column": (column, ("stream", "phase", "start", "batches", "width")),
     "moments": (moments, ("stream", "phase", "start", "columns", "width", "base")),

@@ -14,7 +14,7 @@ from colordim.column import PHASES, Phase, Stream
 from colordim.run import Run
 from colordim.store.base import BATCH_COLUMNS
 
-__all__ = ["TILE", "growth", "head"]
+__all__ = ["TILE", "growth", "head", "logged", "marks"]
 
 #: Columns of a tile that the server sends.
 TILE = 256
@@ -44,35 +44,52 @@ def head(run: Run) -> dict[str, Any]:
 
 
 def growth(run: Run) -> dict[str, Any]:
-    """Return what of the head grows with the run.
+    """Return what of the head grows with the run; known without reading its batches, so at once for a million.
 
     Returns
     -------
     dict
-        ``batches, recorded`` (by phase), ``epochs``: of each phase ``first`` (batch), ``number``, and ``at``, the
-        training batches before it; ``levels``: of each phase a row for each column width that can be had, ``width``
-        (batches) and ``kept`` (first batch of which there are columns of it); ``tile`` (columns of a tile), ``scalars``
-        (logged names), ``ended, seconds`` (since the last batch, null without one), ``cost`` (share of the training
-        time, null if unknown), ``note, problems, count`` (number of streams).
+        ``batches, recorded`` (by phase); ``levels``: of each phase a row for each column width that can be had,
+        ``width`` (batches) and ``kept`` (first batch of which there are columns of it); ``tile`` (columns of a tile),
+        ``ended, problems, count`` (number of streams).
     """
-    table = run.batches
-    scalars = [name for name in table if name not in (*BATCH_COLUMNS, "recording_s", "step_s")]
-    last = float(table["time"][-1]) if len(table["time"]) else math.nan
-    cost = run.cost
+    extents = {phase: run.extent(phase) for phase in PHASES}
     return {
-        "batches": {phase: run.length(phase) for phase in PHASES},
-        "recorded": {phase: int(np.count_nonzero(table["recorded"] & (table["phase"] == phase))) for phase in PHASES},
-        "epochs": {phase: _epochs(run, phase) for phase in PHASES},
+        "batches": {phase: batches for phase, (batches, _) in extents.items()},
+        "recorded": {phase: recorded for phase, (_, recorded) in extents.items()},
         "levels": {phase: _levels(run, phase) for phase in PHASES},
         "tile": TILE,
-        "scalars": scalars,
         "ended": run.ended,
-        "seconds": time.time() - last if math.isfinite(last) else None,
-        "cost": cost if math.isfinite(cost) else None,
-        "note": reading.notes(run),
         "problems": list(run.problems[:20]),
         "count": len(run.streams),
     }
+
+
+def marks(run: Run) -> dict[str, Any]:
+    """Return what is known of the batches themselves.
+
+    Returns
+    -------
+    dict
+        ``epochs``: of each phase ``first`` (batch), ``number``, and ``at``, the training batches before it; ``scalars``
+        (logged names), ``seconds`` (since the last batch, null without one), ``cost`` (share of the training time, null
+        if unknown), ``note``.
+    """
+    table = run.batches
+    last = float(table["time"][-1]) if len(table["time"]) else math.nan
+    cost = run.cost
+    return {
+        "epochs": {phase: _epochs(run, phase) for phase in PHASES},
+        "scalars": logged(run),
+        "seconds": time.time() - last if math.isfinite(last) else None,
+        "cost": cost if math.isfinite(cost) else None,
+        "note": reading.notes(run),
+    }
+
+
+def logged(run: Run) -> list[str]:
+    """Return the names that were logged, but for what recording cost."""
+    return [name for name in run.batches if name not in (*BATCH_COLUMNS, "recording_s", "step_s")]
 
 
 def _stream(stream: Stream) -> dict[str, Any]:

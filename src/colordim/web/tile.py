@@ -24,6 +24,7 @@ from colordim import reading, statistics
 from colordim.charts.columns import Columns, regular
 from colordim.column import COUNTERS, OF_PARAMETERS, Phase, Stream
 from colordim.run import Run
+from colordim.store.base import Block
 from colordim.web.codes import encode
 
 __all__ = ["ARRAYS", "pack", "tile_columns"]
@@ -50,20 +51,29 @@ def tile_columns(run: Run, stream: Stream, phase: Phase, start: int, stop: int, 
         A multiple of ``4**level``.
     level : int
     """
-    reach = -(-_REACH // width) * width
-    first = max(start - reach, 0, -(-run.kept(phase, level) // width) * width)
-    block = run.columns(stream, phase, first if first < start else start, stop, level)
+    block = run.columns(stream, phase, start, stop, level)
+    first = start
+    if start and not (len(block) and block.first[0] < start + width and _calls(block)[0]):
+        # what is held in the first columns was recorded before them
+        first = max(start - -(-_REACH // width) * width, 0, -(-run.kept(phase, level) // width) * width)
+        first = min(first, start)
+        block = run.columns(stream, phase, first, stop, level)
     if stream.kind in OF_PARAMETERS:
         block = reading.as_taken(block)
     columns = regular(
         block.first, block.number, block.counts, block.counters, block.moments,
-        width=width, start=min(first, start), stop=stop,
+        width=width, start=first, stop=stop,
     )  # fmt: skip
     cut = (start - columns.start) // width
     return Columns(
         start, width, columns.number[cut:], columns.counts[cut:], columns.first_bin, columns.counters[cut:],
         columns.moments[cut:], columns.held[cut:],
     )  # fmt: skip
+
+
+def _calls(block: Block) -> npt.NDArray[np.int64]:
+    calls: npt.NDArray[np.int64] = block.counters[:, COUNTERS.index("calls")]
+    return calls
 
 
 def pack(columns: Columns, header: dict[str, Any], exact: bool = False) -> bytes:

@@ -31,6 +31,7 @@ import { askJson } from "./source.js";
 import { Stage } from "./stage.js";
 import { DEFAULTS, fragmentOf, pair, stateFrom, stripsOf } from "./state.js";
 import { orderedStreams, showWall } from "./wall.js";
+import { symmetricWindow } from "./window.js";
 
 /** Changes of these build the page anew; all others only draw it anew. */
 const STRUCTURE = ["run", "with", "layer", "kind", "phase", "order", "find", "strips", "tab", "open", "theme"];
@@ -88,6 +89,7 @@ export class App {
     this.help = helpDialog();
     this.root = element;
     element.classList.add("colordim");
+    /** @type {any} */ (element).colordim = this; // for scripts and tests of the page
     element.replaceChildren(this.top, this.controls, this.scroller, this.spoken, this.help);
     this.stage = new Stage(this.scroller, this.content);
     this.pointer = new Pointer(this);
@@ -199,16 +201,23 @@ export class App {
   viewOf(model, phase) {
     const x = pair(this.state.x);
     if (phase === "valid" && this.state.phase === "both") return model.view(phase, model.validWithin(x));
-    if (!x && this.other) return model.view(phase, [0, Math.max(this.need().head.batches[phase], this.other.head.batches[phase], 1)]);
-    return model.view(phase, x);
+    if (!this.other) return model.view(phase, x);
+    const both = [this.need(), this.other];
+    const view = model.view(phase, x ?? [0, Math.max(1, ...both.map((each) => each.head.batches[phase]))]);
+    // columns of the same batches, so that they can be subtracted
+    const [own, others] = both.map((each) => /** @type {import("./columns.js").Levels} */ (each.head.levels[phase]));
+    const levels = own.flatMap(({ width, kept }) => others.filter((level) => level.width === width).map((level) => ({ width, kept: Math.max(kept, level.kept) })));
+    return { ...view, levels: levels.length ? levels : own };
   }
 
   /**
    * @param {RunModel} model
    * @param {Stream} stream
    * @param {Phase} phase
+   * @param {boolean} [joint] Whether it is asked for the sake of the other run.
+   * @returns {import("./window.js").Window | null} That of the run which needs more, if two are compared; null while unknown.
    */
-  windowOf(model, stream, phase) {
+  knownWindow(model, stream, phase, joint = false) {
     const choice_ = this.state.window;
     const key = `${model.path} ${phase} ${stream.kind} ${choice_}`;
     let found = this.windows.get(key);
@@ -216,10 +225,25 @@ export class App {
       found = model.windows(model.whole(stream.kind), phase, choice_ === "shared" && stream.kind !== "activation" ? "own" : choice_);
       this.windows.set(key, found);
     }
-    return found(stream);
+    const own = found(stream);
+    const against = model === this.model ? this.other : this.model;
+    const twin = this.other && against?.find(stream.name, stream.kind);
+    if (!twin || !own || joint) return own;
+    const others = this.knownWindow(/** @type {RunModel} */ (against), twin, phase, true);
+    return others && others.hi > own.hi ? others : others && own;
   }
 
-  /** @type {Map<string, (stream: Stream) => import("./window.js").Window>} Of this frame. */
+  /**
+   * Values on show; a window of one as long as it is not known what is needed.
+   * @param {RunModel} model
+   * @param {Stream} stream
+   * @param {Phase} phase
+   */
+  windowOf(model, stream, phase) {
+    return this.knownWindow(model, stream, phase) ?? symmetricWindow(1);
+  }
+
+  /** @type {Map<string, (stream: Stream) => import("./window.js").Window | null>} Of this frame. */
   windows = new Map();
 
   /**
@@ -291,7 +315,7 @@ export class App {
     // who looks at the newest batches goes on doing so
     if (x && this.lastEnd && x[1] >= this.lastEnd - 0.5 && end > this.lastEnd) this.set({ x: `${x[0] + end - this.lastEnd},${end}` });
     this.lastEnd = end;
-    if (streams || (this.charts.length === 0 && model.head.scalars.length)) this.render();
+    if (streams) this.render();
     else {
       this.showTop();
       this.stage.invalidate();
@@ -337,6 +361,9 @@ export class App {
   }
 
   page = "";
+  /** What is known of the batches, as it was when it was shown last. @type {any} */
+  shownMarks = null;
+  shownNames = "";
   dark = false;
   /** @type {import("./marks.js").Inks} */
   inks = { ink: "#000", muted: "#666", rule: "#ccc", paper: "#fff", zero: "#d00", epoch: "#225", notFinite: "#e0218a", bad: "#b3125f", lines: ["#0072B2"] };
@@ -376,13 +403,14 @@ export class App {
       parts.push(make("h1", { title: shortName(head.path, 500) }, [make("bdi", { text: shortName(head.name || head.path || "run") }), this.other ? make("span", { text: " with " }) : null, this.other ? make("bdi", { text: shortName(this.other.head.name || this.other.path) }) : null]));
       const ended = head.ended && head.ended !== "stopped" ? `ended: ${shortName(head.ended)}` : state;
       parts.push(make("span", { class: `cd-state cd-${state.replace(" ", "-")}`, text: ended }));
-      const epochs = head.epochs.train.number;
+      const { epochs: all, cost } = model.marks;
+      const epochs = all.train.number;
       const facts = [
         plural(head.batches.train, "batch", "batches") + (head.batches.valid ? ` and ${countText(head.batches.valid)} of validation` : ""),
         epochs.length ? plural(epochs[epochs.length - 1] + 1, "epoch") : "",
         plural(model.whole(this.state.kind).length, this.state.kind === "activation" || this.state.kind === "gradient" ? "layer" : "parameter"),
         "all values counted",
-        head.cost !== null ? `recording took ${percentText(head.cost)} of the training time` : "",
+        cost !== null ? `recording took ${percentText(cost)} of the training time` : "",
       ];
       parts.push(make("span", { class: "cd-facts", text: facts.filter(Boolean).join(" · ") }));
       if (head.problems.length) parts.push(make("span", { class: "cd-bad", role: "status", text: `INCOMPLETE: ${head.problems[0]}`, title: head.problems.join("\n") }));
@@ -454,7 +482,14 @@ export class App {
     this.windows.clear();
     this.model?.store.forgetWanted();
     this.other?.store.forgetWanted();
-    // what all layers share a window of is asked for first, whether or not they are in view
+    const marks = this.model?.marks;
+    if (marks !== this.shownMarks) {
+      const names = marks?.scalars.join("\n") ?? "";
+      this.shownMarks = marks;
+      if (names !== this.shownNames) queueMicrotask(() => this.render());
+      else this.showTop();
+      this.shownNames = names;
+    }
     for (const each of this.frames) each();
   }
 

@@ -110,7 +110,7 @@ export class Brush {
     this.label.textContent = end ? `${phase} batches ${countText(first)}–${countText(last)} of ${countText(end)}` : "no batches yet";
     this.all.disabled = !app.state.x;
     const answer = app.scalarsOf(model, phase);
-    const name = model.head.scalars.includes("loss") ? "loss" : model.head.scalars[0];
+    const name = model.marks.scalars.includes("loss") ? "loss" : model.marks.scalars[0];
     const curves = name ? curvesOf(answer, name, app.inks.lines) : [];
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
     const { clientWidth: w, clientHeight: h } = this.track;
@@ -137,7 +137,7 @@ export class Brush {
     }
     ctx.strokeStyle = app.inks.epoch;
     ctx.globalAlpha = 0.35;
-    const marks = /** @type {number[]} */ (model.head.epochs[phase].first);
+    const marks = /** @type {number[]} */ (model.marks.epochs[phase].first);
     if (marks.length < w / 6) {
       for (const mark of marks) {
         const x = Math.round((mark / Math.max(end, 1)) * w) + 0.5;

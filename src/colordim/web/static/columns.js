@@ -87,7 +87,8 @@ export function takeColumns(store, stream, span, projection) {
    * @param {number} to
    */
   function addPiece(piece, from, to) {
-    const { arrays, codes, bins, columns } = piece;
+    const { arrays, codes, bins, columns, counts } = piece;
+    const { start, row, part } = projection;
     const each = width / base;
     const cell = new Uint32Array(to - from);
     const use = new Uint8Array(to - from);
@@ -103,17 +104,29 @@ export function takeColumns(store, stream, span, projection) {
       if (fresh || use[c - from]) addMoments(arrays, c, at);
     }
     for (let i = 0; i < cell.length; i++) if (use[i] && arrays.held[from + i] && known[cell[i]] === 1) use[i] = 0;
+    // each bin is added up within the drawn columns first, and split over rows then: most bins lie in two rows or more
+    const low = cell[0];
+    const cells = cell[cell.length - 1] - low + 1;
+    const line = new Float64Array(cells);
+    const of_ = new Int32Array(to - from);
+    for (let i = 0; i < of_.length; i++) of_[i] = use[i] ? cell[i] - low : -1;
     for (let b = 0; b < bins.length; b++) {
-      const bin = bins[b];
-      const line = b * columns;
-      for (let k = projection.start[bin]; k < projection.start[bin + 1]; k++) {
-        const part = projection.part[k];
-        const row = projection.row[k] * length;
-        for (let c = from; c < to; c++) {
-          const code = codes[line + c];
-          if (code && use[c - from]) sums[row + cell[c - from]] += part * (piece.counts ? piece.counts[line + c] : COUNT_OF_CODE[code]);
+      const at = b * columns + from;
+      let any = false;
+      for (let i = 0; i < of_.length; i++) {
+        const code = codes[at + i];
+        if (code !== 0 && of_[i] >= 0) {
+          line[of_[i]] += counts ? counts[at + i] : COUNT_OF_CODE[code];
+          any = true;
         }
       }
+      if (!any) continue;
+      for (let k = start[bins[b]]; k < start[bins[b] + 1]; k++) {
+        const share = part[k];
+        const to_ = row[k] * length + low;
+        for (let i = 0; i < cells; i++) sums[to_ + i] += share * line[i];
+      }
+      line.fill(0);
     }
     for (let c = from; c < to; c++) {
       if (!use[c - from]) continue;

@@ -11,7 +11,7 @@ const SHOWN = 700;
  * @returns {number[]}
  */
 export function epochsOf(model) {
-  const { train, valid } = model.head.epochs;
+  const { train, valid } = model.marks.epochs;
   return [...new Set([...train.number, ...valid.number])].sort((a, b) => a - b);
 }
 
@@ -25,7 +25,7 @@ export function epochOf(app) {
   if (!all.length) return null;
   const wanted = Number(app.state.epoch);
   if (app.state.epoch === "") {
-    const { train, valid } = app.need().head.epochs;
+    const { train, valid } = app.need().marks.epochs;
     // the last that has been validated: of the one that goes on there is but one side
     const both = all.filter((number) => train.number.includes(number) && valid.number.includes(number));
     return (both.length ? both : all)[(both.length ? both : all).length - 1];

@@ -47,8 +47,10 @@ export function compactText(count) {
  * @param {number} count
  */
 export function countText(count) {
-  return count.toLocaleString("en-US");
+  return grouped.format(count);
 }
+
+const grouped = new Intl.NumberFormat("en-US");
 
 /**
  * "1 batch", "2 batches".

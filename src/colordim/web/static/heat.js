@@ -30,6 +30,9 @@ const GAP_SHARE = 0.012;
 
 /** Colours are looked up by the first 17 bits of the float32 of a cell: sign, exponent, 8 bits of mantissa. */
 const KEY_SHIFT = 15;
+/** Canvases to paint the next chunks on. @type {HTMLCanvasElement[]} */
+const spares = [];
+let scratch = new ImageData(1, 1);
 /** @type {Map<string, Uint32Array>} */
 const lookups = new Map();
 
@@ -104,7 +107,9 @@ export class HeatMap {
     if (key !== this.key) {
       const sameRows = this.key.split(" ").slice(2).join() === key.split(" ").slice(2).join();
       const shown = [...this.chunks.values()].some((chunk) => chunk.picture);
+      if (this.before) this.spare(this.before.chunks);
       this.before = sameRows && shown ? { width: this.width, chunks: this.chunks } : null;
+      if (!this.before) this.spare(this.chunks);
       this.chunks = new Map();
       if (!sameRows || !this.projection) this.projection = project(this.stream.axis, rowEdges(window, rows));
       Object.assign(this, { key, width, base, window });
@@ -122,9 +127,20 @@ export class HeatMap {
       least = Math.min(least, chunk.least);
       most = Math.max(most, chunk.most);
     }
-    if (complete) this.before = null;
+    if (complete && this.before) {
+      this.spare(this.before.chunks);
+      this.before = null;
+    }
     if (this.chunks.size > 64) for (const i of this.chunks.keys()) if (i < first - 8 || i > first + 32) this.chunks.delete(i);
     return { least, most, complete, error };
+  }
+
+  /**
+   * Keep the pictures of chunks that are no longer needed: to make a canvas takes longer than to paint one.
+   * @param {Map<number, Chunk>} chunks
+   */
+  spare(chunks) {
+    for (const { picture } of chunks.values()) if (picture && spares.length < 256) spares.push(picture);
   }
 
   /**
@@ -151,12 +167,14 @@ export class HeatMap {
     const whole = color === "share" ? columns.of.size : columns.of.number;
     let least = Infinity;
     let most = 0;
-    for (let at = 0; at < columns.sums.length; at++) {
-      const sum = columns.sums[at];
-      if (sum > 0) {
-        const cell = sum / Math.max(whole[at % CHUNK], 1);
-        if (cell < least) least = cell;
-        if (cell > most) most = cell;
+    for (let row = 0; row < columns.rows + 2; row++) {
+      for (let c = 0; c < CHUNK; c++) {
+        const sum = columns.sums[row * CHUNK + c];
+        if (sum > 0) {
+          const cell = sum / (whole[c] || 1);
+          if (cell < least) least = cell;
+          if (cell > most) most = cell;
+        }
       }
     }
     const chunk = { columns, versions, picture: known?.picture ?? null, painted: "", least, most };
@@ -257,25 +275,25 @@ export class HeatMap {
  */
 function paintChunk(chunk, colors, color) {
   const { sums, rows, length, of } = chunk.columns;
-  const picture = chunk.picture ?? document.createElement("canvas");
+  const picture = chunk.picture ?? spares.pop() ?? document.createElement("canvas");
   if (picture.width !== length || picture.height !== rows + 2) {
     picture.width = length;
     picture.height = rows + 2;
   }
   const ctx = /** @type {CanvasRenderingContext2D} */ (picture.getContext("2d"));
-  const image = ctx.createImageData(length, rows + 2);
-  const pixels = new Uint32Array(image.data.buffer);
+  if (scratch.width !== length || scratch.height !== rows + 2) scratch = new ImageData(length, rows + 2);
+  const pixels = new Uint32Array(scratch.data.buffer).fill(0);
   const float = new Float32Array(length);
   const bits = new Uint32Array(float.buffer);
   const whole = color === "share" ? of.size : of.number;
   for (let row = 0; row < rows + 2; row++) {
     const line = row * length;
     const out = (rows + 1 - row) * length;
-    for (let c = 0; c < length; c++) float[c] = sums[line + c] / Math.max(whole[c], 1);
+    for (let c = 0; c < length; c++) float[c] = sums[line + c] / (whole[c] || 1);
     for (let c = 0; c < length; c++) {
       if (bits[c]) pixels[out + c] = colors[bits[c] >>> KEY_SHIFT] || colors[1];
     }
   }
-  ctx.putImageData(image, 0, 0);
+  ctx.putImageData(scratch, 0, 0);
   return picture;
 }

@@ -221,7 +221,7 @@ class LayerPage {
     const { app, model, stream } = this;
     const { phase } = panel;
     const answer = () => model.known("units", { stream: stream.id, phase });
-    const options = { range: /** @type {[number, number]} */ ([0, 1]), text: (/** @type {number} */ value) => percentText(value).replace(" %", "%"), epochs: () => model.head.epochs[phase], batches: true, className: "cd-tall" };
+    const options = { range: /** @type {[number, number]} */ ([0, 1]), text: (/** @type {number} */ value) => percentText(value).replace(" %", "%"), epochs: () => model.marks.epochs[phase], batches: true, className: "cd-tall" };
     const said = make("p", { class: "cd-muted" });
     const units = new Chart(app, "share of units that were not active even once, window by window", () => app.viewOf(model, phase), () => {
       const found = answer();

@@ -6,7 +6,7 @@
  * @typedef {import("./heat.js").View} View
  * @typedef {{ink: string, muted: string, rule: string, paper: string, zero: string, epoch: string, notFinite: string, bad: string, lines: string[]}} Inks
  */
-import { valueText } from "./format.js";
+import { countText, valueText } from "./format.js";
 import { forward, linearTicks, windowTicks } from "./window.js";
 
 /** Fewest pixels of CSS between two epoch marks. */
@@ -137,7 +137,7 @@ export function drawBatches(ctx, box, view, inks, ratio) {
     const x = box.x + ((tick - view.from) * box.w) / (view.to - view.from);
     line(ctx, Math.round(x) + 0.5, y, Math.round(x) + 0.5, y + 3 * ratio);
     const align = x > box.x + box.w - 20 * ratio ? "right" : x < box.x + 12 * ratio ? "left" : "center";
-    write(ctx, tick.toLocaleString("en-US"), x, y + 13 * ratio, { size: 10 * ratio, color: inks.muted, align });
+    write(ctx, countText(tick), x, y + 13 * ratio, { size: 10 * ratio, color: inks.muted, align });
   }
 }
 

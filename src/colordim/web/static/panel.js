@@ -9,7 +9,7 @@
  * @typedef {import("./stage.js").Box} Box
  */
 import { make, shortName } from "./dom.js";
-import { percentText, valueText } from "./format.js";
+import { countText, percentText, valueText } from "./format.js";
 import { bands } from "./heat.js";
 import { drawBatches, drawEpochs, drawFrame, drawNotFinite, drawValues, drawZero, valuePlace, write } from "./marks.js";
 import { meanAndStd } from "./columns.js";
@@ -80,9 +80,12 @@ export class Panel {
    * @param {number} ratio
    */
   prepare(box, ratio) {
+    const window = this.app.knownWindow(this.model, this.stream, this.phase);
+    this.prepared = { least: Infinity, most: 0, complete: false, error: "" };
+    if (!window) return;
     const inner = this.inner(box, ratio);
     const rows = 2 * Math.max(Math.round(bands(inner.h).window / ratio / 2), 4);
-    this.prepared = this.heat.prepare(this.view, Math.floor(inner.w / ratio), this.window, rows, this.app.state.color);
+    this.prepared = this.heat.prepare(this.view, Math.floor(inner.w / ratio), window, rows, this.app.state.color);
     this.app.sawCells(this.prepared);
     this.describe();
   }
@@ -107,7 +110,7 @@ export class Panel {
     drawNotFinite(ctx, inner, view, this.heat, inks, ratio);
     if (app.state.lines === "mean") this.drawMean(ctx, field, ratio);
     ctx.restore();
-    drawEpochs(ctx, inner, view, model.head.epochs[this.phase], inks, ratio, this.options.named);
+    drawEpochs(ctx, inner, view, model.marks.epochs[this.phase], inks, ratio, this.options.named);
     this.options.overlay?.(ctx, inner, ratio);
     drawFrame(ctx, field, inks);
     drawValues(ctx, field, window, inks, ratio);
@@ -192,7 +195,7 @@ export class Panel {
     if (!this.prepared.complete && !ran) return;
     const parts = [];
     if (!ran) parts.push("never ran");
-    else if (only >= 0) parts.push(zeros === size ? "only zeros" : `only zeros since batch ${only.toLocaleString("en-US")}`);
+    else if (only >= 0) parts.push(zeros === size ? "only zeros" : `only zeros since batch ${countText(only)}`);
     else parts.push(`zeros ${percentText(zeros / size)}`);
     const text = parts.join(" · ");
     const not = bad ? "NaN or Inf" : "";

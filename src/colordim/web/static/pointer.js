@@ -129,7 +129,7 @@ export class Pointer {
     const { of, width } = columns;
     const first = columns.first + at * width;
     const last = Math.min(first + width, panel.view.end) - 1;
-    const epochs = panel.model.head.epochs[panel.phase];
+    const epochs = panel.model.marks.epochs[panel.phase];
     const epoch = epochs.number[epochs.first.findLastIndex((/** @type {number} */ e) => e <= first)];
     const size = exact ? exact.counters.size : of.size[at];
     let count = columns.sums[Math.min(cell.row + 1, columns.rows + 1) * columns.length + at];

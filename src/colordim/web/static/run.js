@@ -26,6 +26,11 @@ import { halfWidth, pairWindow, sharedHalf, symlogWindow, symmetricWindow } from
 
 /** Seconds without a batch after which a run that has not ended counts as cut off. */
 const QUIET = 60;
+/** Layers that a shared window is taken from at most. */
+const MOST_SHARING = 64;
+
+const NO_EPOCHS = { first: [], number: [], at: [] };
+const NO_MARKS = { epochs: { train: NO_EPOCHS, valid: NO_EPOCHS }, scalars: [], seconds: null, cost: null, note: "" };
 
 export class RunModel {
   /**
@@ -54,6 +59,12 @@ export class RunModel {
   /** @returns {Stream[]} */
   get streams() {
     return this.head.streams;
+  }
+
+  /** What is known of the batches: epochs, logged names, cost; empty until it has come. */
+  get marks() {
+    const found = this.known("marks");
+    return found && !(found instanceof Error) ? found : NO_MARKS;
   }
 
   /** Kinds that were recorded, in the order of the choice. */
@@ -94,8 +105,7 @@ export class RunModel {
   /** "live", "ended", or "cut off". */
   get state() {
     if (this.head.ended) return "ended";
-    const quiet = (this.head.seconds ?? 0) + (Date.now() - this.heard) / 1000;
-    return quiet > QUIET ? "cut off" : "live";
+    return (this.marks.seconds ?? 0) + (Date.now() - this.heard) / 1000 > QUIET ? "cut off" : "live";
   }
 
   /**
@@ -140,7 +150,7 @@ export class RunModel {
    */
   validWithin(x) {
     if (!x) return null;
-    const { first, at } = this.head.epochs.valid;
+    const { first, at } = this.marks.epochs.valid;
     const end = this.head.batches.valid;
     const inside = at.map((/** @type {number} */ place, /** @type {number} */ i) => (place > x[0] && place <= x[1] ? i : -1)).filter((/** @type {number} */ i) => i >= 0);
     if (!inside.length) return null;
@@ -210,18 +220,23 @@ export class RunModel {
   }
 
   /**
-   * The window of each stream.
+   * The window of each stream; null while it is not known.
    * @param {Stream[]} streams Those that share one.
    * @param {Phase} phase
    * @param {string} choice
-   * @returns {(stream: Stream) => import("./window.js").Window}
+   * @returns {(stream: Stream) => import("./window.js").Window | null}
    */
   windows(streams, phase, choice) {
     const fixed = pairWindow(choice);
     if (fixed) return () => fixed;
+    // an overview of all of them is small, and a window that settles down step by step would have all drawn several times
+    // of very many layers an even choice tells as much
+    const every = Math.ceil(streams.length / MOST_SHARING);
+    if (every > 1) streams = streams.filter((_, i) => i % every === 0);
+    if (choice !== "own" && this.head.batches[phase] && streams.map((stream) => this.summary(stream, phase)).some((each) => !each)) return () => null;
     /** @param {Stream} stream */
     const half = (stream) => this.summary(stream, phase)?.half ?? NaN;
-    if (choice === "own") return (stream) => symmetricWindow(half(stream));
+    if (choice === "own") return (stream) => (this.summary(stream, phase) || !this.head.batches[phase] ? symmetricWindow(half(stream)) : null);
     const halves = streams.map(half);
     const largest = Math.max(0, ...streams.map((stream) => this.summary(stream, phase)?.largest ?? 0));
     const one = choice === "symlog" ? symlogWindow(halves, largest) : symmetricWindow(sharedHalf(halves));

@@ -4,7 +4,7 @@
  *
  * @typedef {import("./app.js").App} App
  * @typedef {{path: string, name: string, state: string, error?: string, batches?: {train: number, valid: number},
- *   epochs?: number, streams?: number, loss?: number | null, created?: string, size?: number}} RunRow
+ *   epochs?: number, streams?: number, loss?: number | null, created?: number | string | null, size?: number}} RunRow
  */
 import { make, shortName } from "./dom.js";
 import { countText, valueText } from "./format.js";
@@ -47,7 +47,7 @@ export function showRuns(app, content, answer) {
     } } }, [make("bdi", { text: name })]);
     const cells = [
       run.batches && countText(run.batches.train), run.batches && countText(run.batches.valid), run.epochs, run.streams,
-      typeof run.loss === "number" ? valueText(run.loss) : "", (run.created ?? "").replace("T", " ").slice(0, 16), sizeText(run.size),
+      typeof run.loss === "number" ? valueText(run.loss) : "", dateText(run.created), sizeText(run.size),
     ];
     body.append(
       make("tr", {}, [
@@ -70,4 +70,16 @@ function sizeText(size) {
     value /= 1000;
   }
   return `${Number(value.toPrecision(3))} GB`;
+}
+
+/**
+ * A time of the clock, in the reader's own time zone.
+ * @param {number | string | null | undefined} time Seconds since 1970, or as ISO 8601 has it.
+ */
+function dateText(time) {
+  const date = new Date(typeof time === "number" ? 1000 * time : (time ?? ""));
+  /** @param {number} number */
+  const two = (number) => String(number).padStart(2, "0");
+  if (Number.isNaN(date.getTime())) return "";
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}`;
 }

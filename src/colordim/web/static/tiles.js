@@ -20,8 +20,8 @@
 import { readTiles } from "./tile.js";
 
 /** Streams in one question, and questions under way at once. */
-const TOGETHER = 8;
-const AT_ONCE = 4;
+const TOGETHER = 16;
+const AT_ONCE = 3;
 /** Pieces of a slot, beyond which it is asked for anew in one. */
 const MOST_PIECES = 12;
 /** Bytes of tiles that are kept. */

@@ -7,6 +7,7 @@
  * @typedef {import("./run.js").Phase} Phase
  */
 import { Chart, curvesOf } from "./chart.js";
+import { showPairs } from "./compare.js";
 import { make, newId, shortName } from "./dom.js";
 import { plural } from "./format.js";
 import { Panel } from "./panel.js";
@@ -15,6 +16,10 @@ import { stripOf } from "./strips.js";
 
 /** Layers beyond which blocks are rows and roles columns, folded. */
 export const MANY = 100;
+/** Layers that have room for taller panels. */
+const FEW = 16;
+/** Columns of roles at most; of more, panels follow each other. */
+const MOST_ROLES = 8;
 
 /**
  * Fill the page with the wall.
@@ -22,13 +27,16 @@ export const MANY = 100;
  * @param {HTMLElement} content
  */
 export function showWall(app, content) {
-  const model = app.need();
   const { state } = app;
   const streams = orderedStreams(app);
   content.append(scalarRow(app));
   if (!streams.length) {
     const why = state.find ? `No layer is named like “${state.find}”.` : emptyReason(app);
     content.append(make("p", { class: "cd-empty", text: why }));
+    return;
+  }
+  if (app.other) {
+    showPairs(app, content, streams);
     return;
   }
   if (streams.length > MANY && state.order === "call") {
@@ -38,11 +46,10 @@ export function showWall(app, content) {
   const groups = state.order === "call" ? blocksOf(streams) : [{ name: "", streams }];
   for (const group of groups) {
     const id = newId();
-    const wall = make("div", { class: "cd-wall" }, group.streams.flatMap((stream) => panelsOf(app, stream)));
+    const wall = make("div", { class: streams.length <= FEW ? "cd-wall cd-few" : "cd-wall" }, group.streams.flatMap((stream) => panelsOf(app, stream)));
     const heading = groups.length > 1 && group.name ? make("h2", { class: "cd-block", id }, [make("bdi", { text: shortName(group.name) })]) : null;
     content.append(make("section", heading ? { "aria-labelledby": id } : { "aria-label": "layers" }, [heading, wall]));
   }
-  if (model.store.busy) return;
 }
 
 /**
@@ -97,7 +104,7 @@ function emptyReason(app) {
 export function scalarRow(app) {
   const model = app.need();
   const phase = app.state.phase === "valid" ? "valid" : "train";
-  const names = /** @type {string[]} */ (model.head.scalars);
+  const names = /** @type {string[]} */ (model.marks.scalars);
   const first = ["loss", "lr"].filter((name) => names.includes(name));
   const chosen = [...first, ...names.filter((name) => !first.includes(name))].slice(0, 4);
   const row = make("section", { class: "cd-scalars", "aria-label": "what was logged" });
@@ -106,13 +113,26 @@ export function scalarRow(app) {
       app,
       name,
       () => app.viewOf(model, phase),
-      () => curvesOf(app.scalarsOf(model, phase), name, app.inks.lines),
-      { epochs: () => model.head.epochs[phase] },
+      () => app.other ? twoCurves(app, phase, name) : curvesOf(app.scalarsOf(model, phase), name, app.inks.lines),
+      { epochs: () => model.marks.epochs[phase] },
     );
     app.charts.push(chart);
     row.append(chart.element);
   }
   return row;
+}
+
+/**
+ * A logged name of both runs that are compared.
+ * @param {App} app
+ * @param {Phase} phase
+ * @param {string} name
+ */
+function twoCurves(app, phase, name) {
+  return [app.need(), /** @type {import("./run.js").RunModel} */ (app.other)].flatMap((model, i) => {
+    const curve = curvesOf(app.scalarsOf(model, phase), name, app.inks.lines.slice(i))[0];
+    return curve ? [{ ...curve, name: shortName(model.head.name || model.path, 24) }] : [];
+  });
 }
 
 /**
@@ -150,20 +170,29 @@ export function blockName(name) {
 function foldedBlocks(app, streams) {
   const list = make("div", { class: "cd-blocks" });
   const open = new Set(app.state.open.split(",").filter(Boolean));
-  blocksOf(streams).forEach((group, number) => {
+  const groups = blocksOf(streams);
+  const roles = [...new Set(groups.filter((group) => group.streams.length > 1).flatMap((group) => group.streams.map((stream) => roleOf(stream, group.name))))];
+  list.style.setProperty("--cd-roles", String(Math.min(Math.max(roles.length, 1), MOST_ROLES)));
+  groups.forEach((group, number) => {
     const id = newId();
     const key = String(number);
-    const roles = new Map(group.streams.map((stream) => [roleOf(stream, group.name), stream]));
-    const body = make("div", { class: open.has(key) ? "cd-wall" : "cd-wall cd-roles", id });
-    const shown = open.has(key) ? group.streams : [...roles.values()];
-    body.append(...shown.flatMap((stream) => panelsOf(app, stream)));
-    const button = make("button", { class: "cd-fold", type: "button", "aria-expanded": open.has(key), "aria-controls": id, on: { click: () => {
-      if (open.has(key)) open.delete(key);
+    const unfolded = open.has(key);
+    const last = new Map(group.streams.map((stream) => [roleOf(stream, group.name), stream]));
+    const body = make("div", { class: unfolded ? "cd-wall" : "cd-wall cd-roles", id });
+    for (const stream of unfolded ? group.streams : last.values()) {
+      const panels = panelsOf(app, stream);
+      const column = roles.indexOf(roleOf(stream, group.name));
+      if (!unfolded && panels.length === 1 && group.streams.length > 1 && roles.length <= MOST_ROLES) panels[0].style.gridColumn = String(column + 1);
+      body.append(...panels);
+    }
+    const hidden = group.streams.length - (unfolded ? group.streams.length : last.size);
+    const button = make("button", { class: "cd-fold", type: "button", "data-key": `fold ${key}`, "aria-expanded": unfolded, "aria-controls": id, on: { click: () => {
+      if (unfolded) open.delete(key);
       else open.add(key);
       app.set({ open: [...open].join(",") });
     } } }, [
       make("bdi", { text: shortName(group.name || "model") }),
-      make("span", { class: "cd-type", text: plural(group.streams.length, "layer") }),
+      make("span", { class: "cd-type", text: hidden ? `${plural(group.streams.length, "layer")}, ${hidden} folded` : plural(group.streams.length, "layer") }),
     ]);
     list.append(make("section", { class: "cd-fold-block" }, [make("h2", { class: "cd-block" }, [button]), body]));
   });

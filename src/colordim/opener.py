@@ -1,4 +1,4 @@
-"""Opening a picture where there is a display, and nothing at all where there is none."""
+"""Opening a file or a link where there is a display, and nothing at all where there is none."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["open_picture"]
+__all__ = ["open_for_user"]
 
 
-def open_picture(path: Path) -> bool:
-    """Show a file in the program that the desktop has for it; return whether one was asked to.
+def open_for_user(target: Path | str) -> bool:
+    """Show a file or a link in the program that the desktop has for it; return whether one was asked to.
 
     Never fails, waits or prints: without a display, over ssh and in continuous integration it does nothing.
     """
@@ -20,7 +20,7 @@ def open_picture(path: Path) -> bool:
         return False
     try:
         if sys.platform == "win32":
-            os.startfile(path)
+            os.startfile(target)
             return True
         if sys.platform == "darwin":
             program = None if os.environ.get("SSH_CONNECTION") else shutil.which("open")
@@ -30,7 +30,7 @@ def open_picture(path: Path) -> bool:
         if program is None:
             return False
         quiet = subprocess.DEVNULL
-        subprocess.Popen([program, str(path)], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+        subprocess.Popen([program, str(target)], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
     except OSError:
         return False
     return True

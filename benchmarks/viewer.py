@@ -1,0 +1,193 @@
+"""The viewer in a browser without a GPU: how long a report and a page take to open, and a redraw while panning.
+
+Runs are written from counts that are drawn at random, without a training: 60 layers x 2,000 batches, one of 1,000 and one
+of many batches. Each measure is repeated, those that are compared in turn.
+
+    python benchmarks/viewer.py [--batches N] [--folder DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import Browser, Page, sync_playwright
+from rich.console import Console
+from rich.table import Table
+
+import colordim
+from colordim.axis import SignedLogAxis
+from colordim.column import Batch, Stream
+from colordim.store.writer import FolderWriter
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "web"))
+chromium: Any = importlib.import_module("chromium")
+
+ROLES = ("conv1", "bn1", "relu", "conv2", "bn2", "out")
+SIZE = 200_000  # values a batch and layer
+REPEATS = 5
+
+APP = "document.getElementById('colordim')?.colordim"
+#: Redraws while the batches on show move, and while they grow; milliseconds between one frame and the next, and of drawing.
+MOVE = """async ([kind]) => {
+  const app = document.getElementById("colordim").colordim;
+  const end = app.model.head.batches.train;
+  const settled = () => new Promise((resolve) => { const look = () => (app.settled ? resolve() : setTimeout(look, 10)); setTimeout(look, 30); });
+  const frame = () => new Promise(requestAnimationFrame);
+  app.showBatches(0.3 * end, 0.6 * end);
+  await settled();
+  app.showBatches(0.3 * end, 0.7 * end);
+  await settled();
+  app.showBatches(0.3 * end, 0.6 * end);
+  await settled();
+  await frame();
+  const between = [];
+  app.stage.times.length = 0;
+  let last = await frame();
+  for (let i = 1; i <= 60; i++) {
+    if (kind === "pan") app.showBatches((0.3 + 0.002 * i) * end, (0.6 + 0.002 * i) * end);
+    else if (kind === "zoom") app.showBatches(0.3 * end, (0.6 + 0.002 * i) * end);
+    else app.set({ window: `${-1 - 0.05 * i},${1 + 0.05 * i}` });
+    const now = await frame();
+    between.push(now - last);
+    last = now;
+  }
+  return { between, drawing: [...app.stage.times] };
+}"""
+
+
+def write(folder: Path, layers: int, batches: int) -> None:
+    """Write a run whose layers widen and narrow like those of a training."""
+    rng = np.random.default_rng(0)
+    axis = SignedLogAxis(3)
+    edges, zero = axis.edges, axis.zero_bin
+    middle = (edges[:-1] + edges[1:]) / 2
+    cdf = np.vectorize(math.erf)
+    widths = np.exp(np.linspace(-2.5, 2, 40))
+    shares = np.array([np.diff(0.5 * (1 + cdf(edges / (width * math.sqrt(2))))) for width in widths])
+    # drawing is slow: a few draws of each width are written again and again
+    draws = rng.poisson(SIZE * shares[None].repeat(6, axis=0)).astype(np.int64)
+    writer = FolderWriter(folder, {"name": folder.name}, queue_bytes=64 << 20, patience=1e9)
+    streams = [
+        Stream(i, f"blocks.{i // 6}.{ROLES[i % 6]}", "activation", "ReLU" if i % 3 == 2 else "Conv2d", "", (128, 64, 14, 14), i, axis)
+        for i in range(layers)
+    ]  # fmt: skip
+    for stream in streams:
+        writer.declare(stream)
+    for batch in range(batches):
+        rows, moments = [], []
+        for i in range(layers):
+            place = int(19.5 + 19 * math.sin(batch / 150 + i)) if batches < 10_000 else (batch // 997 + 7 * i) % 40
+            counts = draws[(batch + i) % 6, place].copy()
+            if i % 3 == 2:
+                counts[zero], counts[:zero] = counts[:zero].sum(), 0
+            filled = np.flatnonzero(counts)
+            total = float((counts * middle).sum())
+            rows.append(np.concatenate([counts, [0, 0, 0, 0, 0, counts[zero], counts.sum(), 1]]))
+            moments.append([total, float((counts * middle**2).sum()), edges[filled[0]], edges[filled[-1] + 1]])
+        values = {"loss": 2 * math.exp(-3 * batch / batches) + 0.1 * rng.random(), "lr": 1e-3}
+        now = Batch(batch, batch, "train", batch // max(batches // 8, 1), batch, time.time(), True, values)
+        writer.append(now, streams, np.concatenate(rows), np.array(moments))
+    writer.close("stopped")
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder as ``colordim view`` does; yield the link."""
+    command = [sys.executable, "-m", "colordim", "view", str(folder), "--no-browser", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        yield line[line.index("http") :].split()[0]
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def opened(browser: Browser, address: str, keep: bool = False) -> tuple[float, Page]:
+    """Open an address in a context of its own; return the seconds until all that is in view is drawn."""
+    context = browser.new_context(viewport={"width": 1920, "height": 1080}, bypass_csp=True)
+    page = context.new_page()
+    began = time.perf_counter()
+    page.goto(address)
+    page.wait_for_function(f"() => {APP}?.settled && {APP}.panels.length > 0", polling=10)
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    seconds = time.perf_counter() - began
+    if not keep:
+        context.close()
+    return seconds, page
+
+
+def in_turn(calls: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Repeat each call, all in turn."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(REPEATS):
+        for name, call in calls.items():
+            found[name].append(call())
+    return found
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--batches", type=int, default=1_000_000, help="of the long run")
+    parser.add_argument("--folder", type=Path, help="where the runs stay, and are read from if they are there")
+    options = parser.parse_args()
+    console = Console()
+    table = Table(title="The viewer, in Chromium without a GPU, 1920 x 1080", show_header=False)
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+        folder = options.folder or Path(temporary)
+        for name, layers, batches in (("sixty", 60, 2000), ("short", 3, 1000), ("long", 3, options.batches)):
+            if not (folder / name / "run.json").exists():
+                with console.status(f"writing {layers} layers x {batches:,} batches"):
+                    write(folder / name, layers, batches)
+        report = folder / "report.html"
+        colordim.open(folder / "sixty").report(report)
+        exact = colordim.open(folder / "sixty").report(folder / "exact.html", exact=True, columns=2000)
+        table.add_row("report of 60 layers x 2,000 batches", f"{report.stat().st_size / 1e6:.1f} MB")
+        table.add_row("the same, every column and count", f"{exact.stat().st_size / 1e6:.1f} MB")
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=chromium.find(), args=sandbox)
+        with served(folder) as link:
+            _, page = opened(browser, f"{link}#run=short", keep=True)  # the server's first answers are slower
+            page.context.close()
+            times = in_turn(
+                {
+                    "report, all in view drawn": lambda: opened(browser, report.as_uri())[0],
+                    "page of 60 layers": lambda: opened(browser, f"{link}#run=sixty")[0],
+                    "page of 3 layers x 1,000 batches": lambda: opened(browser, f"{link}#run=short")[0],
+                    f"page of 3 layers x {options.batches:,} batches": lambda: opened(browser, f"{link}#run=long")[0],
+                }
+            )
+            for name, found in times.items():
+                table.add_row(f"opening: {name}", f"{statistics.median(found):.2f} s ({min(found):.2f}-{max(found):.2f})")
+            for where, address in (("page", f"{link}#run=sixty"), ("report", report.as_uri())):
+                _, page = opened(browser, address, keep=True)
+                for kind in ("pan", "zoom", "window"):
+                    measured = page.evaluate(MOVE, [kind])
+                    between, drawing = (sorted(measured[key]) for key in ("between", "drawing"))
+                    table.add_row(
+                        f"{where}, {kind}: a frame after the other; drawing alone",
+                        f"median {statistics.median(between):.0f} ms, 90 % {between[int(0.9 * len(between))]:.0f} ms; "
+                        f"{statistics.median(drawing):.0f} ms",
+                    )
+                page.context.close()
+        browser.close()
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
