@@ -19,6 +19,7 @@ import { colorScale } from "./colors.js";
 import { COLOR_MAPS } from "./colors.js";
 import { choice, make, shortName, toggle } from "./dom.js";
 import { countText, percentText, plural } from "./format.js";
+import { saveButtons } from "./export.js";
 import { helpDialog } from "./help.js";
 import { showLayer } from "./layer.js";
 import { colorsOf, Legend } from "./legend.js";
@@ -28,12 +29,14 @@ import { RunModel } from "./run.js";
 import { showRuns } from "./runs.js";
 import { askJson } from "./source.js";
 import { Stage } from "./stage.js";
-import { DEFAULTS, fragmentOf, pair, stateFrom } from "./state.js";
+import { DEFAULTS, fragmentOf, pair, stateFrom, stripsOf } from "./state.js";
 import { orderedStreams, showWall } from "./wall.js";
 import { symmetricWindow } from "./window.js";
 
 /** Changes of these build the page anew; all others only draw it anew. */
 const STRUCTURE = ["run", "with", "layer", "kind", "phase", "order", "find", "strips", "tab", "open", "theme"];
+/** What is drawn below the panels on request. */
+const STRIPS = /** @type {["dead" | "update", string][]} */ ([["dead", "dead units"], ["update", "updates"]]);
 /** Milliseconds between two looks at the list of runs. */
 const LOOK = 3000;
 
@@ -363,7 +366,7 @@ export class App {
   shownNames = "";
   dark = false;
   /** @type {import("./marks.js").Inks} */
-  inks = { ink: "#000", muted: "#666", rule: "#ccc", paper: "#fff", zero: "#d00", epoch: "#225", notFinite: "#e0218a", lines: ["#0072B2"] };
+  inks = { ink: "#000", muted: "#666", rule: "#ccc", paper: "#fff", zero: "#d00", epoch: "#225", notFinite: "#e0218a", bad: "#b3125f", lines: ["#0072B2"] };
 
   /** What has the focus, in a way that outlives building the page anew. */
   focusKey() {
@@ -445,13 +448,21 @@ export class App {
       choice("map", COLOR_MAPS.map((name) => [name, name === "cividis" ? "cividis (CVD-safe)" : name]), state.map, setter("map")),
       state.layer ? null : choice("order", [["call", "call order"], ["trouble", "NaN and zeros first"], ["zeros", "most zeros first"]], state.order, setter("order")),
       toggle("mean ± std", state.lines === "mean", (on) => this.set({ lines: on ? "mean" : "" })),
-      state.layer ? null : find,
+      ...(state.layer ? [] : [...STRIPS.filter(([name]) => name === "dead" || model.kinds.includes("update")).map(([name, text]) => toggle(text, stripsOf(state).includes(name), (on) => this.setStrip(name, on))), find, ...saveButtons(this)]),
       this.legend.element,
     ];
     this.controls.replaceChildren(...parts.filter((part) => part instanceof Node));
     let number = 0;
     for (const element of this.controls.querySelectorAll("select, input")) if (!(/** @type {HTMLElement} */ (element).dataset.key)) /** @type {HTMLElement} */ (element).dataset.key = `control ${number++}`;
     if (focused) this.refocus(focused);
+  }
+
+  /**
+   * @param {"dead" | "update"} name
+   * @param {boolean} on
+   */
+  setStrip(name, on) {
+    this.set({ strips: STRIPS.map(([each]) => each).filter((each) => (each === name ? on : stripsOf(this.state).includes(each))).join() });
   }
 
   /**
@@ -658,7 +669,7 @@ function readInks(root) {
   /** @param {string} name */
   const of = (name) => style.getPropertyValue(`--cd-${name}`).trim();
   return {
-    ink: of("ink"), muted: of("muted"), rule: of("rule"), paper: of("paper"), zero: of("zero"), epoch: of("epoch"), notFinite: of("not-finite"),
+    ink: of("ink"), muted: of("muted"), rule: of("rule"), paper: of("paper"), zero: of("zero"), epoch: of("epoch"), notFinite: of("not-finite"), bad: of("bad"),
     lines: [of("line-1"), of("line-2"), of("line-3"), of("line-4"), of("line-5"), of("line-6")],
   };
 }

@@ -17,16 +17,23 @@ export function factList(facts) {
   if (follower) rows.push(["followed by", `${shortName(follower.name, 60)} (${follower.module})`]);
   const lines = make("dl", { class: "cd-facts-list" }, rows.flatMap(([term, text]) => [make("dt", { text: term }), make("dd", {}, [make("bdi", { text })])]));
   if (!parameters.length) return lines;
-  const head = ["parameter", "shape", "type", "initial std", "lr"];
+  const head = ["parameter", "shape, type", "initial std", "lr, group"];
   const table = make("table", { class: "cd-numbers" }, [
     make("caption", { class: "cd-hidden", text: "Parameters of this layer when recording began" }),
     make("thead", {}, [make("tr", {}, head.map((text) => make("th", { scope: "col", text })))]),
     make("tbody", {}, parameters.map((/** @type {any} */ row) => {
-      const group = row.group === null || row.group === undefined ? "in no optimiser" : `${row.lr === null || row.lr === undefined ? "–" : valueText(row.lr)}, group ${row.group}`;
-      const texts = [`[${(row.shape ?? []).join(", ")}]`, `${row.dtype}${row.requires_grad ? "" : ", frozen"}`, typeof row.std === "number" ? valueText(row.std) : "–", group];
+      const grouped = typeof row.group === "number";
+      const cells = [
+        [`[${(row.shape ?? []).join(", ")}]`, `${row.dtype}${row.requires_grad ? "" : ", frozen"}`],
+        [typeof row.std === "number" ? valueText(row.std) : "–", ""],
+        grouped ? [typeof row.lr === "number" ? valueText(row.lr) : "–", `group ${row.group}`] : ["–", "no optimiser"],
+      ];
       const own = String(row.path ?? "");
       const name = row.module && own.startsWith(`${row.module}.`) ? own.slice(row.module.length + 1) : own;
-      return make("tr", {}, [make("th", { scope: "row" }, [make("bdi", { text: shortName(name, 40) })]), ...texts.map((text) => make("td", { text }))]);
+      return make("tr", {}, [
+        make("th", { scope: "row" }, [make("bdi", { text: shortName(name, 40) })]),
+        ...cells.map(([text, small]) => make("td", { text }, [small ? make("small", { text: small }) : null])),
+      ]);
     })),
   ]);
   return make("div", {}, [lines, make("div", { class: "cd-list", tabindex: 0, role: "group", "aria-label": "parameters" }, [table])]);

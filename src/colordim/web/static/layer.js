@@ -15,7 +15,7 @@ import { percentText, plural } from "./format.js";
 import { Histogram } from "./histogram.js";
 import { Panel } from "./panel.js";
 import { drawPins, pinned, pinsOf, PinTable } from "./pins.js";
-import { layerOf, neighboursOf, OF_OUTPUTS, streamsOf } from "./related.js";
+import { layerOf, neighboursOf, streamsOf } from "./related.js";
 import { ColumnTable } from "./table.js";
 import { tabList } from "./tabs.js";
 import { TwinChart } from "./twin.js";
@@ -88,7 +88,9 @@ class LayerPage {
     }, RESTS);
   }
 
+  /** Phases whose maps are shown: nothing but outputs has a validation. */
   get phases() {
+    if (this.stream.kind !== "activation" && this.app.state.phase === "both") return /** @type {Phase[]} */ (["train"]);
     return /** @type {Phase[]} */ (this.app.state.phase === "both" ? ["train", "valid"] : [this.app.state.phase]);
   }
 
@@ -152,7 +154,7 @@ class LayerPage {
    * @param {string} use
    */
   map(stream, phase, use) {
-    const mark = this.app.state.phase === "both" ? (phase === "train" ? "training" : "validation") : "";
+    const mark = this.phases.length > 1 ? (phase === "train" ? "training" : "validation") : "";
     const large = use === "layer";
     const panel = this.app.panel(new Panel(this.app, this.model, stream, phase, { use, mark, named: true, large, overlay: (ctx, box, ratio) => drawPins(ctx, box, panel, ratio) }));
     panel.element.classList.add(large ? "cd-large" : "cd-medium");
@@ -204,12 +206,10 @@ class LayerPage {
   maps(body, streams) {
     const grid = make("div", { class: "cd-layer" });
     for (const stream of streams) {
-      for (const phase of OF_OUTPUTS.includes(stream.kind) ? this.phases : /** @type {Phase[]} */ (["train"])) {
-        if (phase === "valid" && stream.kind !== "activation") continue; // nothing but outputs has a validation
+      for (const phase of stream.kind === "activation" ? this.phases : /** @type {Phase[]} */ (["train"])) {
         grid.append(...this.row(this.map(stream, phase, "tab")));
       }
     }
-    if (!grid.childElementCount) grid.append(make("p", { class: "cd-empty", text: "There are none in validation." }));
     body.append(grid);
   }
 

@@ -4,7 +4,7 @@
  *
  * @typedef {import("./stage.js").Box} Box
  * @typedef {import("./heat.js").View} View
- * @typedef {{ink: string, muted: string, rule: string, paper: string, zero: string, epoch: string, notFinite: string, lines: string[]}} Inks
+ * @typedef {{ink: string, muted: string, rule: string, paper: string, zero: string, epoch: string, notFinite: string, bad: string, lines: string[]}} Inks
  */
 import { countText, valueText } from "./format.js";
 import { forward, linearTicks, windowTicks } from "./window.js";

@@ -37,7 +37,7 @@ export class Panel {
     this.heat = model.heat(stream, phase, options.use);
     /** @type {import("./heat.js").Prepared} */
     this.prepared = { least: Infinity, most: 0, complete: false, error: "" };
-    this.plot = make("div", { class: "cd-plot", role: "img" });
+    this.plot = make("div", { class: "cd-plot", role: "img", "aria-label": `Histogram of ${shortName(stream.name)} in each ${phase} batch as colours` });
     this.cursor = make("i", { class: "cd-cursor" });
     this.plot.append(this.cursor);
     this.note = make("span", { class: "cd-note" });

@@ -22,15 +22,16 @@ const LEFT_OUT = "canvas, input, select, .cd-heading nav, .cd-actions, .cd-tabs,
  * @returns {Promise<HTMLCanvasElement>}
  */
 export async function pictureOf(app) {
-  const { content, stage, inks } = app;
+  const { content, stage } = app;
   const width = content.scrollWidth;
-  const height = content.scrollHeight;
+  const origin = content.getBoundingClientRect();
+  const lowest = [...content.children].filter((element) => element !== stage.canvas).map((element) => element.getBoundingClientRect().bottom);
+  const height = Math.ceil(Math.max(...lowest, origin.top) - origin.top) + MARGIN;
   const ratio = Math.min(SCALE, LONGEST / (height + TOP), LONGEST / width, Math.sqrt(MOST_PIXELS / (width * (height + TOP))));
   const canvas = document.createElement("canvas");
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round((height + TOP) * ratio);
   const ctx = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  const origin = content.getBoundingClientRect();
   const shown = [...stage.plots.values()].flatMap((plot) => {
     const rect = plot.element.getBoundingClientRect();
     if (!rect.width || !rect.height) return [];
@@ -42,28 +43,40 @@ export async function pictureOf(app) {
   for (;;) {
     app.beforeFrame();
     for (const { plot, box } of shown) plot.prepare?.(box, ratio);
+    drawPlots(ctx, shown, ratio);
+    ctx.clearRect(0, 0, canvas.width, canvas.height);
     // questions are sent when this task is over
     await new Promise((resolve) => setTimeout(resolve, 30));
-    if ((!app.model?.store.busy && !app.other?.store.busy) || performance.now() - began > PATIENCE) break;
+    if (![app.model, app.other].some((model) => model?.busy) || performance.now() - began > PATIENCE) break;
   }
   app.beforeFrame();
   for (const { plot, box } of shown) plot.prepare?.(box, ratio);
   app.afterPrepare();
-  ctx.fillStyle = getComputedStyle(app.root).backgroundColor;
-  ctx.fillRect(0, 0, canvas.width, canvas.height);
-  for (const { plot, box } of shown) {
-    ctx.save();
-    plot.draw(ctx, box, ratio);
-    ctx.restore();
-  }
+  drawPlots(ctx, shown, ratio);
   ctx.save();
   ctx.scale(ratio, ratio);
   drawHead(ctx, app, width);
   drawWords(ctx, content, origin.left, origin.top - TOP);
   ctx.restore();
+  // last and behind everything, as a map clears what it is drawn on
+  ctx.globalCompositeOperation = "destination-over";
+  ctx.fillStyle = getComputedStyle(app.root).backgroundColor;
+  ctx.fillRect(0, 0, canvas.width, canvas.height);
   stage.invalidate();
-  ctx.fillStyle = inks.ink;
   return canvas;
+}
+
+/**
+ * @param {CanvasRenderingContext2D} ctx
+ * @param {{plot: import("./stage.js").Plot, box: import("./stage.js").Box}[]} shown
+ * @param {number} ratio
+ */
+function drawPlots(ctx, shown, ratio) {
+  for (const { plot, box } of shown) {
+    ctx.save();
+    plot.draw(ctx, box, ratio);
+    ctx.restore();
+  }
 }
 
 /**

@@ -243,6 +243,11 @@ export class RunModel {
     return () => one;
   }
 
+  /** Whether anything is under way. */
+  get busy() {
+    return this.store.busy || [...this.answers.values()].some((answer) => answer.asked);
+  }
+
   /**
    * Ask once, and again when the run has grown; what is known stands until the new answer has come.
    * @param {string} route

@@ -75,6 +75,14 @@ export function fragmentOf(state) {
 }
 
 /**
+ * The strips below the panels.
+ * @param {State} state
+ */
+export function stripsOf(state) {
+  return /** @type {("dead" | "update")[]} */ (state.strips.split(",").filter((name) => name === "dead" || name === "update"));
+}
+
+/**
  * Two numbers with a comma between; null if it is not that.
  * @param {string} text
  * @returns {[number, number] | null}

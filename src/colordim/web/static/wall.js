@@ -11,6 +11,8 @@ import { showPairs } from "./compare.js";
 import { make, newId, shortName } from "./dom.js";
 import { plural } from "./format.js";
 import { Panel } from "./panel.js";
+import { stripsOf } from "./state.js";
+import { stripOf } from "./strips.js";
 
 /** Layers beyond which blocks are rows and roles columns, folded. */
 export const MANY = 100;
@@ -58,7 +60,11 @@ export function showWall(app, content) {
 export function panelsOf(app, stream) {
   const model = app.need();
   const phases = /** @type {Phase[]} */ (app.state.phase === "both" ? ["train", "valid"] : [app.state.phase]);
-  return phases.map((phase) => app.panel(new Panel(app, model, stream, phase, { mark: phases.length > 1 ? phase : "" })).element);
+  return phases.map((phase) => {
+    const panel = app.panel(new Panel(app, model, stream, phase, { mark: phases.length > 1 ? phase : "" }));
+    for (const kind of stripsOf(app.state)) panel.element.append(stripOf(app, model, stream, phase, kind));
+    return panel.element;
+  });
 }
 
 /**
