@@ -22,7 +22,7 @@ test: lint $(VENV)/browser.stamp ## lint, then every test
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --dist worksteal
 
 torture: $(VENV)/dev.stamp ## kill, damage, fill and poll the store at length, and count
-	COLORDIM_TORTURE=1 $(BIN)/python -m pytest -s tests/store/test_torture.py
+	COLORDIM_TORTURE=1 $(BIN)/python -m pytest -s tests/store/test_torture.py tests/web/test_fuzz.py
 
 lint: $(VENV)/dev.stamp $(VENV)/node.stamp ## ruff (check and format), mypy and tsc, strict
 	$(BIN)/ruff check .

@@ -173,7 +173,9 @@ def main() -> None:
                 }
             )
             for name, found in times.items():
-                table.add_row(f"opening: {name}", f"{statistics.median(found):.2f} s ({min(found):.2f}-{max(found):.2f})")
+                table.add_row(
+                    f"opening: {name}", f"{statistics.median(found):.2f} s ({min(found):.2f}-{max(found):.2f})"
+                )
             for where, address in (("page", f"{link}#run=sixty"), ("report", report.as_uri())):
                 _, page = opened(browser, address, keep=True)
                 for kind in ("pan", "zoom", "window"):

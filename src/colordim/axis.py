@@ -24,6 +24,9 @@ __all__ = ["Axis", "LinearAxis", "SignedLogAxis", "axis_from_dict", "common_axis
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+#: Bins of an axis at most: a column of more takes longer to write than a batch to train.
+MOST_BINS = 1 << 20
+
 #: Share of a bin below which an overlap with a row is the rounding of their edges.
 _ROUNDING = 1e-9
 
@@ -163,12 +166,12 @@ class LinearAxis(Axis):
     lo, hi : float
         Finite, ``lo < hi``.
     bins : int
-        At least one.
+        At least one, at most 2**20.
 
     Raises
     ------
     AxisError
-        If ``lo >= hi``, a border is not finite, there are no bins, or more than float64 tells apart.
+        If ``lo >= hi``, a border is not finite, there are no bins, or more than that or than float64 tells apart.
     """
 
     lo: float
@@ -177,6 +180,8 @@ class LinearAxis(Axis):
 
     def __post_init__(self) -> None:
         _check_range(self.lo, self.hi, self.bins, "bins")
+        if self.bins > MOST_BINS:  # before edges are made of it
+            raise AxisError(f"{self.bins} bins are too many: take at most {MOST_BINS}.")
         object.__setattr__(self, "lo", float(self.lo))
         object.__setattr__(self, "hi", float(self.hi))
         object.__setattr__(self, "bins", int(self.bins))

@@ -149,7 +149,10 @@ def _login() -> str:
         user = getpass.getuser() + "@"
     except (OSError, KeyError):  # a user without a name, as containers have
         user = ""
-    return user + socket.getfqdn()
+    name = socket.getfqdn()
+    if name.startswith("localhost"):  # where this machine does not know its name: the address that was reached
+        name = (os.environ.get("SSH_CONNECTION", "").split() + [name] * 3)[2]
+    return user + name
 
 
 def _say(sentence: str) -> None:

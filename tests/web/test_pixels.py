@@ -61,7 +61,8 @@ class Layers:
         self.values["odd"][70, :5] = np.inf
         writer = FolderWriter(folder, {"name": "pixels"})
         streams = [
-            Stream(i, name, "activation", "Linear", "", (10, 100), i, axis) for i, (name, axis) in enumerate(self.axes.items())
+            Stream(i, name, "activation", "Linear", "", (10, 100), i, axis)
+            for i, (name, axis) in enumerate(self.axes.items())
         ]
         for stream in streams:
             writer.declare(stream)
@@ -79,7 +80,9 @@ class Layers:
         finite = values[np.isfinite(values)]
         if isinstance(self.axes[name], SignedLogAxis):
             # edges repeat at zero, which numpy.histogram does not take
-            place = np.where(finite < 0, np.searchsorted(edges, finite, "left") - 1, np.searchsorted(edges, finite, "right") - 1)
+            place = np.where(
+                finite < 0, np.searchsorted(edges, finite, "left") - 1, np.searchsorted(edges, finite, "right") - 1
+            )
             place[finite == 0] = self.axes[name].zero_bin
             outside = np.zeros(2, np.int64)
         else:
@@ -118,7 +121,9 @@ def expected(layers: Layers, name: str, drawn: Any, table: npt.NDArray[np.uint8]
     with np.errstate(divide="ignore"):
         step = np.floor(256 * np.log(short / low) / np.log(high / low)).clip(0, 255)
     picture = np.zeros((*cells.shape, 4), np.uint8)
-    picture[cells > 0] = np.concatenate([table[step[cells > 0].astype(int)], np.full(((cells > 0).sum(), 1), 255)], axis=1)
+    picture[cells > 0] = np.concatenate(
+        [table[step[cells > 0].astype(int)], np.full(((cells > 0).sum(), 1), 255)], axis=1
+    )
     height = drawn["height"]
     strip, gap = max(round(0.045 * height), 3), max(round(0.012 * height), 1)
     inside = height - 2 * (strip + gap)
@@ -176,4 +181,6 @@ def test_pixels_are_those_of_numpy(page: Page, layers: tuple[Layers, Path], view
         should = expected(made, name, drawn, table)
         assert should[..., 3].any()
         different = (pixels != should).any(axis=2) & ~on_border(drawn)
-        assert not different.any(), f"{name}: {different.mean():.2%} of the pixels differ, the first at {np.argwhere(different)[0]}"
+        assert not different.any(), (
+            f"{name}: {different.mean():.2%} of the pixels differ, the first at {np.argwhere(different)[0]}"
+        )

@@ -140,6 +140,7 @@ def test_names_are_never_markup(page: Page, opened: Any, tmp_path: Path, write: 
     assert [row["name"] for row in head["streams"]] == [f"{HOSTILE}0", f"{HOSTILE}1"]
     assert page.evaluate("document.title") == f"{HOSTILE} · colordim"
     assert page.evaluate("getComputedStyle(document.getElementById('colordim')).color") == "rgb(1, 2, 3)"
+    assert page.evaluate("MARKUP") == "</script><!--<script>"  # in a string of the page's own code
     assert str(tmp_path) not in (tmp_path / "report.html").read_text()
 
 

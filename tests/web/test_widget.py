@@ -211,6 +211,7 @@ def test_a_busy_kernel_shows_new_columns(
     page.evaluate("void source.onGrowth((growth) => (window.grown = growth))")
     assert tiles(notebook.ask("tiles", streams="0,1", phase="train", width=1, index=0))[1]["columns"] == 5
     notebook.busy = True
+    notebook.begin("later", "tiles", streams="0", phase="train", width=1, index=1)  # is answered when its columns come
     for batches in (20, 1, 300, 7):
         training.step(batches)
         notebook.begin("early", "tiles", streams="1", phase="train", width=1, index=9)  # is never answered
@@ -229,12 +230,18 @@ def test_a_busy_kernel_shows_new_columns(
                 np.testing.assert_array_equal(ours["arrays"], theirs["arrays"])
         logged = json.loads(notebook.ask("scalars", phase="train", points=100))
         assert sum(each is not None for each in logged["names"]["loss"]["mean"]) > 0
-    # a question that was asked before its columns had come is answered with them
-    notebook.begin("later", "tiles", streams="0", phase="train", width=1, index=1, skip=300 - 256)
-    training.writer.close("stopped")
     (tile,) = tiles(notebook.end("later"))
-    assert tile["start"] + tile["columns"] == training.number
-    assert sum(content.get("route") == "tiles" for content in notebook.to_kernel) == 1  # and no other waits
+    assert tile["start"] == 256
+    assert 0 < tile["columns"] <= 326 - 256
+    training.writer.close("stopped")
+    until = time.monotonic() + 20
+    while page.evaluate("() => window.grown.ended") != "stopped" and time.monotonic() < until:
+        notebook.pump()
+    (tile,) = tiles(notebook.ask("tiles", streams="0", phase="train", width=1, index=1))
+    assert tile["settled"] == tile["columns"] == training.number - 256  # nothing can be added any more
+    assert (
+        sum(content.get("route") == "tiles" for content in notebook.to_kernel) == 2
+    )  # the two that it could not answer yet
 
 
 @pytest.mark.usefixtures("at_once")

@@ -18,6 +18,9 @@ __all__ = ["find_runs", "parse", "read_facts", "read_info", "read_streams", "unr
 #: Folders that are searched for runs to be named in an error.
 _SEARCHED = 2000
 
+#: Bins of all streams of a rank at most: a column of each takes 256 MB.
+_MOST_BINS = 1 << 25
+
 
 def read_info(run: Place) -> dict[str, Any]:
     """Return what was written once of a run.
@@ -102,8 +105,12 @@ def read_streams(run: Place, rank: str) -> tuple[Stream, ...]:
     except OSError as error:
         raise unreadable(run, error) from error
     try:
-        streams = tuple(Stream.from_dict(described) for described in parse(path, text)["streams"])
-    except (LookupError, TypeError, ValueError) as error:
+        described = parse(path, text)["streams"]
+        bins = sum(max(int(each["axis"].get("bins", 0)), 0) for each in described)
+        if bins > _MOST_BINS:  # before edges are made of them
+            raise FormatError(f"{path} is damaged: it declares {bins:,} bins; restore it from a copy.")
+        streams = tuple(Stream.from_dict(each) for each in described)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, (AxisError, FormatError)):
             raise FormatError(str(error)) from None
         raise FormatError(f"{path} is damaged ({error!r}): restore it from a copy.") from error

@@ -128,10 +128,13 @@ def from_json(text: bytes | str) -> dict[str, Any]:
     ValueError
         If it is damaged.
     """
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("it holds no JSON object")
-    if value.pop(_CRC, crc := _crc(value)) != crc:
+    if _CRC in value and value.pop(_CRC) != _crc(value):
         raise ValueError("its checksum does not match")
     return value
 

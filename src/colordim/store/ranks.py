@@ -93,7 +93,10 @@ class RunReader:
             except FormatError as error:
                 errors.append(error)
         if not readers:
-            raise errors[0]
+            try:
+                raise errors[0]
+            finally:
+                errors.clear()  # its traceback holds this frame, and what was read of the run
         self._left_out = tuple(str(error) for error in errors)
         self._readers = readers
         self._world = max(self._world, len(readers))

@@ -164,7 +164,10 @@ def units_of(table: pa.Table) -> list[Units]:
     KeyError, TypeError, ValueError
         If it is no such table.
     """
-    return [Units(**row) for row in table.select(UNITS.names).to_pylist()]
+    units = [Units(**row) for row in table.select(UNITS.names).to_pylist()]
+    if any(not 0 <= each.number <= 8 * len(each.active) for each in units):
+        raise ValueError("it has more units than bits")
+    return units
 
 
 def unit_arrays(units: Sequence[Units]) -> dict[str, npt.NDArray[Any]]:

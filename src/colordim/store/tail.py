@@ -32,6 +32,8 @@ MAGIC = b"colordim tail 1\n"
 _MARKER = b"\xc0\x1dFr"
 _HEADER = struct.Struct("<4sII")  # marker, length of the payload, CRC-32 of the payload
 _LENGTHS = struct.Struct("<QQQ")
+#: How often a byte is looked at, on the average, to find the next whole frame behind damaged ones.
+_MOST_LOOKS = 16
 # Not compressed: a frame is written while training fills the processors, and the tail is removed soon. Not in threads:
 # they would be Arrow's own, one more for the training to share the processors with.
 _OPTIONS = pa.ipc.IpcWriteOptions(use_threads=False)
@@ -80,7 +82,11 @@ class Frame:
         begin = _LENGTHS.size
         for length in _LENGTHS.unpack_from(payload):
             part = payload[begin : begin + length]
-            parts.append(pa.ipc.open_stream(part).read_all().combine_chunks() if length else None)
+            table = pa.ipc.open_stream(part).read_all() if length else None
+            if table is not None:
+                table.validate(full=True)  # Arrow believes lengths and offsets
+                table = table.combine_chunks()
+            parts.append(table)
             begin += length
         batches, columns, units = parts
         return cls(
@@ -274,9 +280,21 @@ class TailReader:
 
 def _next_frame(data: bytes, position: int) -> int:
     """Return where the next whole frame begins, at `position` or later, or -1."""
+    looked = 0
     while position >= 0 and _payload(data, position) is None:
+        # What is made of markers alone would be looked at again from each of them.
+        looked += min(_length(data, position), len(data) - position)
+        if looked > _MOST_LOOKS * len(data):
+            return -1
         position = data.find(_MARKER, position + 1)
     return position
+
+
+def _length(data: bytes, position: int) -> int:
+    """Return the length that a frame declares; 0 where none begins."""
+    if len(data) < position + _HEADER.size or data[position : position + len(_MARKER)] != _MARKER:
+        return 0
+    return int(_HEADER.unpack_from(data, position)[1])
 
 
 def _payload(data: bytes, position: int) -> memoryview | None:

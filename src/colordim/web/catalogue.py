@@ -32,6 +32,8 @@ _MOST_OPEN = 16
 #: Seconds for which a snapshot of a run, and a list of runs, is fresh.
 FRESH = 0.25
 _FRESH_LIST = 1.0
+#: Seconds after which a run that could not be opened is tried again.
+_FRESH_ERROR = 2.0
 #: Seconds that a list takes at most: what is not read by then is in a later one.
 _LIST_SECONDS = 2.0
 
@@ -101,7 +103,9 @@ class Catalogue:
         self.root = os.path.realpath(folder)
         self._only = None if only is None else tuple(only)
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
         self._open: OrderedDict[str, OpenRun] = OrderedDict()
+        self._failed: OrderedDict[str, tuple[float, type[ColordimError], str]] = OrderedDict()
         self._listing = threading.Lock()
         self._rows: dict[str, tuple[listing.Files, dict[str, Any]]] = {}
         self._list: tuple[float, bytes] | None = None
@@ -127,12 +131,30 @@ class Catalogue:
             if known is not None:
                 self._open.move_to_end(key)
                 return known
-        found = OpenRun(place)
-        with self._lock:
-            found = self._open.setdefault(key, found)  # somebody may have been faster
-            if len(self._open) > _MOST_OPEN:
-                self._open.popitem(last=False)
-        return found
+        return self._opened(place, key)
+
+    def _opened(self, place: ConfinedPlace, key: str) -> OpenRun:
+        """Open a run, or raise what kept it from being opened a moment ago: a page asks many questions at once."""
+        with self._opening:  # one at a time, as a damaged one may take much memory
+            with self._lock:
+                if (known := self._open.get(key)) is not None:
+                    return known
+            failed = self._failed.get(key)
+            if failed is not None and time.monotonic() - failed[0] < _FRESH_ERROR:
+                raise failed[1](failed[2])
+            try:
+                found = OpenRun(place)
+            except ColordimError as error:
+                self._failed[key] = time.monotonic(), type(error), str(error)  # what caused it may hold much
+                self._failed.move_to_end(key)
+                if len(self._failed) > _MOST_OPEN:
+                    self._failed.popitem(last=False)
+                raise
+            with self._lock:
+                self._open[key] = found
+                if len(self._open) > _MOST_OPEN:
+                    self._open.popitem(last=False)
+            return found
 
     def _place(self, name: str) -> ConfinedPlace:
         path = PurePosixPath(name)

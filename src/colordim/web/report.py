@@ -20,7 +20,7 @@ from colordim.run import Run
 from colordim.store.files import replacing
 from colordim.web import bundle
 from colordim.web.answers import ROUTES, to_json
-from colordim.web.head import head
+from colordim.web.head import head, marks
 from colordim.web.tile import pack, tile_columns
 
 __all__ = ["COLUMNS", "report"]
@@ -126,6 +126,7 @@ def _blocks(
         np.unique(numbers[np.linspace(0, len(numbers) - 1, EPOCHS).round().astype(int)]) if len(numbers) else numbers
     )
     yield "head", to_json(_head(run, streams, {phase: width for phase, (width, _) in taken.items()}, tile, exact))
+    yield "marks", to_json(_marks(run, shown))
     for phase, (width, level) in taken.items():
         for stream in streams:
             found = tile_columns(run, stream, phase, 0, run.length(phase), width, level)
@@ -143,8 +144,8 @@ def _blocks(
 def _head(run: Run, streams: Sequence[Stream], widths: Mapping[Phase, int], tile: int, exact: bool) -> dict[str, Any]:
     whole = head(run)
     kept = {stream.id for stream in streams}
-    for name, nothing in (("batches", 0), ("recorded", 0), ("epochs", {"first": [], "number": [], "at": []})):
-        whole[name] = {phase: each if phase in widths else nothing for phase, each in whole[name].items()}
+    for name in ("batches", "recorded"):
+        whole[name] = {phase: each if phase in widths else 0 for phase, each in whole[name].items()}
     return whole | {
         "path": PurePath(whole["path"]).name,  # whoever is sent the report need not know where it lay
         "streams": [row for row in whole["streams"] if row["id"] in kept],
@@ -153,6 +154,12 @@ def _head(run: Run, streams: Sequence[Stream], widths: Mapping[Phase, int], tile
         "tile": tile,
         "exact": exact,
     }
+
+
+def _marks(run: Run, shown: Sequence[Phase]) -> dict[str, Any]:
+    whole = marks(run)
+    nothing: dict[str, list[int]] = {"first": [], "number": [], "at": []}
+    return whole | {"epochs": {phase: each if phase in shown else nothing for phase, each in whole["epochs"].items()}}
 
 
 def _twin(run: Run, stream: Stream, epoch: int, exact: bool) -> Any:

@@ -60,6 +60,7 @@ class Viewer:
         self._catalogue = catalogue
         self._threads = ThreadPoolExecutor(_THREADS, "colordim-answer")
         self._pollers = ThreadPoolExecutor(_POLLERS, "colordim-poll")
+        self._turn = asyncio.Semaphore(_THREADS)
         self._static = {
             path.name: path for path in sorted(static.iterdir()) if path.suffix in _TYPES and path.is_file()
         }
@@ -124,7 +125,11 @@ class Viewer:
             small = gzip.compress(data, 1, mtime=0) if packs and len(data) > _WORTH_IT else data
             return (small, True) if len(small) < len(data) else (data, False)
 
-        data, packed = await asyncio.get_running_loop().run_in_executor(self._threads, made)
+        async with self._turn:
+            # A page that is panned asks for much that it no longer wants when its turn comes.
+            if await request.is_disconnected():
+                return Response(status_code=499)
+            data, packed = await asyncio.get_running_loop().run_in_executor(self._threads, made)
         headers = {"vary": "accept-encoding", **({"content-encoding": "gzip"} if packed else {})}
         return Response(data, headers=headers, media_type=kind)
 

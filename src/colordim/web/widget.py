@@ -177,6 +177,8 @@ class RunWidget(anywidget.AnyWidget):  # type: ignore[misc]  # without types
         now = (len(run.batches["batch"]), str(run.ended))
         if now == seen:
             return seen, []
+        if now[0] < seen[0]:  # resumed, and what was behind the checkpoint is gone
+            self._sent.clear()
         grown, state = growth(run), self._state()
         if grown["count"] != len(self.head["streams"]):
             self.head = _json(head(run))
@@ -185,8 +187,9 @@ class RunWidget(anywidget.AnyWidget):  # type: ignore[misc]  # without types
         messages = [
             ({"push": True, "route": "tiles", "state": state}, tiles) for tiles in self._newest(grown["batches"])
         ]
+        messages.append(({"push": True, "route": "marks", "phase": ""}, answer(run, "marks", {})))
         for phase in PHASES:
-            if grown["scalars"] and grown["batches"][phase]:
+            if grown["batches"][phase]:
                 content = {"push": True, "route": "scalars", "phase": phase}
                 messages.append((content, answer(run, "scalars", {"phase": phase, "points": "1500"})))
         return now, [*messages, ({"push": True, "route": "growth"}, to_json(grown))]

@@ -46,7 +46,7 @@ export function notebookSource(model) {
   let number = 0;
   let before = Promise.resolve();
   let growth = model.get("head");
-  /** @type {Map<string, ArrayBuffer>} What was logged, by phase, as it was last sent. */
+  /** @type {Map<string, ArrayBuffer>} What was logged, and the marks, by route and phase, as they were last sent. */
   const logged = new Map();
   const cache = new TileCache(growth.tile);
 
@@ -94,10 +94,13 @@ export function notebookSource(model) {
     if (content.route === "tiles" && !content.exact) cache.add(answer, content.state);
     done(key, ({ resolve }) => resolve(answer));
     if (content.push && content.route === "growth") {
-      growth = JSON.parse(new TextDecoder().decode(answer));
+      const now = JSON.parse(new TextDecoder().decode(answer));
+      const less = Object.entries(growth.batches).some(([phase, batches]) => batches > now.batches[phase]);
+      if (less) cache.tiles.clear(); // resumed, and what was behind the checkpoint is gone
+      growth = now;
       for (const callback of callbacks) callback(growth);
     }
-    if (content.push && content.route === "scalars") logged.set(content.phase, answer);
+    if (content.push && (content.route === "scalars" || content.route === "marks")) logged.set(`${content.route} ${content.phase}`, answer);
     if (content.push) answerFromCache();
   }
 
@@ -124,7 +127,7 @@ export function notebookSource(model) {
       questions.set(key, question);
       sendNext();
     }
-    const instead = route === "scalars" ? logged.get(String(parameters.phase ?? "train")) : undefined;
+    const instead = logged.get(route === "marks" ? "marks " : `${route} ${parameters.phase ?? "train"}`);
     return Promise.race([question.answer, busy(key, instead)]);
   }
 

@@ -72,6 +72,7 @@ export function reportSource(page) {
   const routes = {
     head: () => headOfReport,
     growth: () => headOfReport,
+    marks: () => json("marks"),
     column,
     scalars: ({ phase = "train" }) => json(`scalars ${phase}`),
     // of the epochs that are there, the one nearest to what is asked for; the answer says which
