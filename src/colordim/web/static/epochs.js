@@ -47,8 +47,9 @@ export class EpochSlider {
       type: "range", min: 0, step: 1, "aria-label": "epoch", "data-key": "epoch",
       on: {
         input: () => {
+          const at = Number(this.slider.value); // which stopping would set back
           this.stop();
-          this.choose(Number(this.slider.value));
+          this.choose(at);
         },
         keydown: (/** @type {KeyboardEvent} */ event) => /^(Arrow|Home|End|Page)/.test(event.key) && event.stopPropagation(),
       },

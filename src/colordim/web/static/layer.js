@@ -100,7 +100,13 @@ class LayerPage {
     content.append(this.heading());
     const grid = make("div", { class: "cd-layer" });
     const scalars = scalarRow(app);
-    if (app.charts.length) grid.append(make("div", { class: "cd-logged" }, app.charts.slice(0, 2).map((chart) => chart.element)));
+    const logged = app.charts.slice(0, 2);
+    if (logged.length) grid.append(make("div", { class: "cd-logged" }, logged.map((chart) => chart.element)));
+    // what was logged in training alone has no line over the validation
+    this.updates.push(() => {
+      const come = app.scalarsOf(this.model, this.phases[0]) !== undefined;
+      for (const chart of logged) chart.element.hidden = come && !chart.curves().length;
+    });
     for (const chart of app.charts.splice(2)) app.stage.remove(chart.plot);
     scalars.remove();
     const facts = make("aside", { class: "cd-layer-facts", "aria-label": "facts of the layer" });
