@@ -88,9 +88,9 @@ def test_commands_name_the_program_as_the_shell_finds_it(tmp_path: Path, monkeyp
     monkeypatch.setattr("sys.argv", [str(program)])
     monkeypatch.setenv("PATH", "")
     assert (
-        commands(Path("out"))[0] == f"{program} ls out"
+        commands(Path("out"))[0] == f"{program} view out"
     )  # as `make demo` runs it, outside of an activated environment
     monkeypatch.setenv("PATH", str(program.parent))
-    assert commands(Path("out"))[0] == "colordim ls out"
+    assert commands(Path("out"))[0] == "colordim view out"
     monkeypatch.setattr("sys.argv", ["-c"])
-    assert commands(Path("out"))[0] == "colordim ls out"
+    assert commands(Path("out"))[0] == "colordim view out"

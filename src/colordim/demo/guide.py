@@ -62,6 +62,7 @@ def commands(folder: Path) -> list[str]:
     place, bad, good = (shlex.quote(str(path)) for path in (folder, folder / "bad", folder / "good"))
     colordim = program()
     return [
+        f"{colordim} view {place}",
         f"{colordim} ls {place}",
         f"{colordim} show {bad} --terminal --layer conv4 --window symlog",
         f"{colordim} show {bad} --layer 'conv*' --window symlog --mean --out bad.png",

@@ -13,9 +13,13 @@ import { countText, percentText, valueText } from "./format.js";
 import { bands } from "./heat.js";
 import { drawBatches, drawEpochs, drawFrame, drawNotFinite, drawValues, drawZero, valuePlace, write } from "./marks.js";
 import { meanAndStd } from "./columns.js";
+import { trouble } from "./run.js";
 
 /** Room beside and below the map, in pixels of CSS. */
 export const GUTTER = { left: 40, bottom: 16, top: 5 };
+
+/** Opacity of the maps of layers without trouble, where these are to stand back. */
+const FAINT = 0.3;
 
 export class Panel {
   /**
@@ -99,7 +103,11 @@ export class Panel {
     const { app, view, window, model } = this;
     const inner = this.inner(box, ratio);
     const inks = app.inks;
+    const faint = app.state.dim === "healthy" && !trouble(model.summary(this.stream, this.phase));
+    this.element.classList.toggle("cd-faint", faint);
+    if (faint) ctx.globalAlpha = FAINT;
     this.heat.paint(ctx, inner, view, app.scale, app.colors, app.state.color);
+    ctx.globalAlpha = 1;
     const { top, window: height } = bands(inner.h);
     const field = { x: inner.x, y: inner.y + top, w: inner.w, h: height };
     ctx.save();

@@ -14,6 +14,7 @@
  * @property {number} zeros Share.
  * @property {number} notFinite Values.
  * @property {number} size Values.
+ * @property {boolean} dead Whether there were only zeros in the end.
  * @property {number} number Batches in which it fired.
  * @property {Float64Array} counts Of the bins.
  */
@@ -26,6 +27,14 @@ import { halfWidth, pairWindow, sharedHalf, symlogWindow, symmetricWindow } from
 
 /** Seconds without a batch after which a run that has not ended counts as cut off. */
 const QUIET = 60;
+/**
+ * How much is wrong with a layer by what can be counted: 2 for NaN or infinite values, 1 for only zeros in the end.
+ * @param {Summary | undefined} summary
+ */
+export function trouble(summary) {
+  return summary ? (summary.notFinite > 0 ? 2 : 0) + (summary.dead ? 1 : 0) : 0;
+}
+
 /** Layers that a shared window is taken from at most. */
 const MOST_SHARING = 64;
 
@@ -193,13 +202,15 @@ export class RunModel {
     const sums = { under: 0, over: 0, zeros: 0, size: 0, nan: 0, pos_inf: 0, neg_inf: 0, number: 0 };
     const names = /** @type {(keyof typeof sums)[]} */ (Object.keys(sums));
     let largest = 0;
+    let dead = false;
     slot.pieces.forEach((piece, p) => {
       const next = slot.pieces[p + 1];
       const stop = next ? (next.start - piece.start) / width : piece.columns;
       for (let c = 0; c < stop; c++) {
         if (piece.arrays.held[c]) continue;
         for (const name of names) sums[name] += piece.arrays[name][c];
-        const { min, max } = piece.arrays;
+        const { min, max, size, zeros } = piece.arrays;
+        if (size[c]) dead = zeros[c] === size[c];
         if (min[c] <= max[c]) largest = Math.max(largest, Math.abs(min[c]), Math.abs(max[c]));
       }
       piece.bins.forEach((bin, b) => {
@@ -214,6 +225,7 @@ export class RunModel {
       zeros: sums.zeros / sums.size,
       notFinite: sums.nan + sums.pos_inf + sums.neg_inf,
       size: sums.size,
+      dead,
       number: sums.number,
       counts,
     };

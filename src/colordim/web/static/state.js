@@ -13,10 +13,11 @@
  * @property {string} map Name of the colour table.
  * @property {"auto" | "light" | "dark"} theme
  * @property {string} x "FROM,TO" in batches; empty for the whole run.
- * @property {"call" | "changed" | "zeros" | "trouble"} order
+ * @property {"call" | "zeros" | "trouble"} order
  * @property {string} find Part of the names of the layers on show.
  * @property {string} strips What is drawn below the panels: "dead", "update", with commas between.
  * @property {string} lines "mean" for mean and standard deviation over the maps.
+ * @property {string} dim "healthy" for layers without trouble drawn faintly.
  * @property {string} tab Of the layer page.
  * @property {string} epoch Of twin peaks; empty for the last.
  * @property {string} pins Batches that are compared, "A" or "A,B"; those of the validation as "v12".
@@ -27,7 +28,7 @@
 /** @type {State} */
 export const DEFAULTS = {
   run: "", with: "", layer: "", kind: "activation", phase: "train", window: "shared", color: "share", map: "viridis",
-  theme: "auto", x: "", order: "call", find: "", strips: "", lines: "", tab: "", epoch: "", pins: "", counts: "", open: "",
+  theme: "auto", x: "", order: "call", find: "", strips: "", lines: "", dim: "", tab: "", epoch: "", pins: "", counts: "", open: "",
 };
 
 /** What may be in an address, where it is not free text. @type {{[name: string]: RegExp}} */
@@ -36,10 +37,11 @@ const ALLOWED = {
   phase: /^(train|valid|both)$/,
   window: /^(shared|own|symlog|[-+.\de]+,[-+.\de]+)$/,
   color: /^(share|count)$/,
+  dim: /^(|healthy)$/,
   map: /^(viridis|cividis|magma)$/,
   theme: /^(auto|light|dark)$/,
   x: /^$|^-?[\d.]+,[\d.]+$/,
-  order: /^(call|changed|zeros|trouble)$/,
+  order: /^(call|zeros|trouble)$/,
   epoch: /^\d*$/,
   pins: /^$|^v?\d{1,12}(,v?\d{1,12})?$/,
   counts: /^(log)?$/,

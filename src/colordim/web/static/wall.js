@@ -11,6 +11,7 @@ import { showPairs } from "./compare.js";
 import { make, newId, shortName } from "./dom.js";
 import { plural } from "./format.js";
 import { Panel } from "./panel.js";
+import { trouble } from "./run.js";
 import { stripsOf } from "./state.js";
 import { stripOf } from "./strips.js";
 
@@ -79,12 +80,17 @@ export function orderedStreams(app) {
   const streams = model.whole(kind).filter((s) => !wanted || s.name.toLowerCase().includes(wanted) || s.module.toLowerCase().includes(wanted));
   if (order === "call") return streams;
   const of = phase === "both" ? "train" : phase;
+  const summaries = new Map(streams.map((stream) => [stream, model.summary(stream, of)]));
+  if (model.head.batches[of] && [...summaries.values()].some((summary) => !summary)) {
+    // put in order as soon as all is known
+    app.frames.push(() => {
+      if (streams.map((stream) => model.summary(stream, of)).every(Boolean)) queueMicrotask(() => app.render());
+    });
+  }
   /** @param {Stream} stream */
   const rank = (stream) => {
-    const summary = model.summary(stream, of);
-    if (!summary) return 0;
-    if (order === "zeros") return summary.zeros || 0;
-    return (summary.notFinite > 0 ? 2 : 0) + (summary.zeros === 1 ? 1 : 0) + (summary.zeros || 0) / 2;
+    const summary = summaries.get(stream);
+    return (order === "zeros" ? 0 : trouble(summary)) + (summary?.zeros || 0) / 2;
   };
   return [...streams].sort((a, b) => rank(b) - rank(a));
 }
