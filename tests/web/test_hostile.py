@@ -272,10 +272,10 @@ def test_a_tail_of_markers_alone_is_given_up(tmp_path: Path) -> None:
 
 
 def test_a_sealed_file_that_declares_too_much(serve: Any, healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "_MOST_VALUES", 10)
+    monkeypatch.setattr(parquet, "_MOST_BYTES", 10)
     with serve(healthy.parent) as served:
         found = ask_all(served, "one")
-        assert "declares more values" in str(served.ask("/api/head", run="one").json["problems"])
+        assert "declares more than" in str(served.ask("/api/head", run="one").json["problems"])
     assert found["column"]["bins"] == []
 
 
