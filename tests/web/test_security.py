@@ -118,6 +118,7 @@ def test_headers_of_every_answer(served: Any) -> None:
 def test_no_path_leads_out_of_the_folder(served: Any, tmp_path: Path) -> None:
     names = [
         "../outside",
+        "lenet/../lenet",
         "lenet/../../outside",
         "/etc",
         str(tmp_path),
@@ -179,7 +180,8 @@ def test_names_that_are_none(given: dict[str, Any]) -> None:
 def test_only_the_compared_runs_are_served(serve: Any, record: Any, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         record(tmp_path / name).close()
-    (tmp_path / "b" / "rank=0" / "facts.json").symlink_to(tmp_path / "c" / "run.json")
+    (tmp_path / "c" / "facts.json").write_text('{"class": "Secret"}')
+    (tmp_path / "b" / "rank=0" / "facts.json").symlink_to(tmp_path / "c" / "facts.json")
     with serve(tmp_path, ["a", "b"]) as served:
         assert {row["path"] for row in served.ask("/api/runs").json["runs"]} == {"a", "b"}
         assert [served.ask("/api/head", run=name).status for name in "abc"] == [200, 200, 404]
