@@ -13,7 +13,7 @@ const MOST_PIXELS = 120e6;
 const MARGIN = 16;
 const TOP = 52;
 /** Milliseconds that what has not come yet is waited for. */
-const PATIENCE = 15_000;
+const LONGEST_WAIT = 15_000;
 /** Elements that are no part of the picture. */
 const LEFT_OUT = "canvas, input, select, .cd-heading nav, .cd-actions, .cd-tabs, .cd-epochs button, .cd-hidden, .cd-pins .cd-line, .cd-table .cd-line";
 
@@ -47,7 +47,7 @@ export async function pictureOf(app) {
     ctx.clearRect(0, 0, canvas.width, canvas.height);
     // questions are sent when this task is over
     await new Promise((resolve) => setTimeout(resolve, 30));
-    if (![app.model, app.other].some((model) => model?.busy) || performance.now() - began > PATIENCE) break;
+    if (![app.model, app.other].some((model) => model?.busy) || performance.now() - began > LONGEST_WAIT) break;
   }
   app.beforeFrame();
   for (const { plot, box } of shown) plot.prepare?.(box, ratio);
