@@ -20,7 +20,7 @@ const KEYS = [
 
 const MOUSE = [
   ["drag", "move through the batches, in all panels"], ["Shift and drag", "show just these batches"], ["Ctrl and wheel", "zoom batches (on a large map without a key)"],
-  ["Alt and wheel", "zoom values"], ["Shift and wheel", "move through the batches"], ["double click", "the whole run"], ["click", "open the layer"],
+  ["Alt and wheel", "zoom values"], ["Shift and wheel", "move through the batches"], ["double click", "the whole run"], ["click", "open the layer; on its page pin the column, to compare it with another"],
 ];
 
 /** @returns {HTMLDialogElement} */
