@@ -3,8 +3,8 @@
  * The list of runs.
  *
  * @typedef {import("./app.js").App} App
- * @typedef {{path: string, name: string, state: string, error?: string, batches?: {train: number, valid: number},
- *   epochs?: number, streams?: number, loss?: number | null, created?: number | string | null, size?: number}} RunRow
+ * @typedef {{path: string, name: string, state: string, problem?: string | null, batches?: {train: number, valid: number},
+ *   epochs?: number | null, streams?: number | null, last_loss?: number | null, created?: number | string | null, size?: number}} RunRow
  */
 import { make, shortName } from "./dom.js";
 import { countText, valueText } from "./format.js";
@@ -12,7 +12,7 @@ import { countText, valueText } from "./format.js";
 /**
  * @param {App} app
  * @param {HTMLElement} content
- * @param {{runs: RunRow[], more?: number, folder?: string}} answer
+ * @param {{runs: RunRow[], more?: number, pending?: number, folder?: string}} answer
  */
 export function showRuns(app, content, answer) {
   const { runs } = answer;
@@ -47,18 +47,18 @@ export function showRuns(app, content, answer) {
     } } }, [make("bdi", { text: name })]);
     const cells = [
       run.batches && countText(run.batches.train), run.batches && countText(run.batches.valid), run.epochs, run.streams,
-      typeof run.loss === "number" ? valueText(run.loss) : "", dateText(run.created), sizeText(run.size),
+      typeof run.last_loss === "number" ? valueText(run.last_loss) : "", dateText(run.created), sizeText(run.size),
     ];
     body.append(
       make("tr", {}, [
         make("td", {}, [box]), make("th", { scope: "row" }, [readable ? link : make("bdi", { text: name })]),
-        make("td", {}, [make("span", { class: `cd-state cd-${run.state.replace(" ", "-")}`, text: run.state, title: run.error ?? "" }), run.error ? make("span", { class: "cd-why", text: ` ${run.error}` }) : null]),
+        make("td", {}, [make("span", { class: `cd-state cd-${run.state.replace(" ", "-")}`, text: run.state, title: run.problem ?? "" }), run.problem ? make("span", { class: "cd-why", text: ` ${run.problem}` }) : null]),
         ...cells.map((text) => make("td", { class: "cd-number", text: text ?? "" })),
       ]),
     );
   }
   table.append(body);
-  content.append(make("div", { class: "cd-list" }, [table, make("p", {}, [compare]), answer.more ? make("p", { class: "cd-empty", text: `${countText(answer.more)} older runs are not listed.` }) : null]));
+  content.append(make("div", { class: "cd-list" }, [table, make("p", {}, [compare]), answer.pending ? make("p", { class: "cd-empty", text: `${countText(answer.pending)} more are being read.` }) : null, answer.more ? make("p", { class: "cd-empty", text: `${countText(answer.more)} older runs are not listed.` }) : null]));
 }
 
 /** @param {number | undefined} size */

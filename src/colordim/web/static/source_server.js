@@ -83,6 +83,7 @@ export class Server {
           for (const event of events) {
             const data = event.split("\n").filter((each) => each.startsWith("data:")).map((each) => each.slice(5)).join("");
             if (!data) continue;
+            if (event.startsWith("event: gone") || event.startsWith("event:gone")) return;
             const growth = JSON.parse(data);
             callback(growth);
             if (growth.ended) return;
