@@ -140,7 +140,8 @@ def _serve(
             _say(f"From home: ssh -L {number}:127.0.0.1:{number} {_login()}, then open the link there.")
     elif browser:
         open_for_user(link)
-    serve(Viewer(catalogue, access), listening)
+    far = bool(os.environ.get("SSH_CONNECTION") or not local or access.origins or access.prefix)
+    serve(Viewer(catalogue, access, pack=far), listening)
 
 
 def _login() -> str:

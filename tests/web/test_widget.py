@@ -29,6 +29,7 @@ from colordim.store.writer import FolderWriter
 from colordim.views import Run
 from colordim.web import bundle, widget
 from colordim.web.answers import answer
+from colordim.web.head import TILE
 from colordim.web.widget import RunWidget
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs" / "v1"
@@ -212,14 +213,14 @@ def test_a_busy_kernel_shows_new_columns(
     assert tiles(notebook.ask("tiles", streams="0,1", phase="train", width=1, index=0))[1]["columns"] == 5
     notebook.busy = True
     notebook.begin("later", "tiles", streams="0", phase="train", width=1, index=1)  # is answered when its columns come
-    for batches in (20, 1, 300, 7):
+    for batches in (20, 1, TILE + 44, 7):
         training.step(batches)
         notebook.begin("early", "tiles", streams="1", phase="train", width=1, index=9)  # is never answered
         until = time.monotonic() + 20
         while page.evaluate("window.grown?.batches.train") != training.number and time.monotonic() < until:
             notebook.pump()
         now = colordim.open(tmp_path / "run")
-        for index, skip in ((0, 0), (0, 5), (training.number // 256, 0)):
+        for index, skip in ((0, 0), (0, 5), (training.number // TILE, 0)):
             asked = {"streams": "1,0", "phase": "train", "width": "1", "index": str(index), "skip": str(skip)}
             here, there = tiles(notebook.ask("tiles", **asked)), tiles(answer(now, "tiles", asked))
             for ours, theirs in zip(here, there, strict=True):
@@ -231,14 +232,14 @@ def test_a_busy_kernel_shows_new_columns(
         logged = json.loads(notebook.ask("scalars", phase="train", points=100))
         assert sum(each is not None for each in logged["names"]["loss"]["mean"]) > 0
     (tile,) = tiles(notebook.end("later"))
-    assert tile["start"] == 256
-    assert 0 < tile["columns"] <= 326 - 256
+    assert tile["start"] == TILE
+    assert 0 < tile["columns"] <= 70
     training.writer.close("stopped")
     until = time.monotonic() + 20
     while page.evaluate("() => window.grown.ended") != "stopped" and time.monotonic() < until:
         notebook.pump()
     (tile,) = tiles(notebook.ask("tiles", streams="0", phase="train", width=1, index=1))
-    assert tile["settled"] == tile["columns"] == training.number - 256  # nothing can be added any more
+    assert tile["settled"] == tile["columns"] == training.number - TILE  # nothing can be added any more
     assert (
         sum(content.get("route") == "tiles" for content in notebook.to_kernel) == 2
     )  # the two that it could not answer yet
@@ -269,10 +270,10 @@ def test_it_follows_no_longer_than_it_has_to(made: Any, tmp_path: Path, monkeypa
 
 
 def test_wider_columns_are_sent_before_they_are_asked_for(made: Any, write: Any, tiles: Any, tmp_path: Path) -> None:
-    run = colordim.open(write(tmp_path / "run", 2, 600))
+    run = colordim.open(write(tmp_path / "run", 2, 2 * TILE + 88))
     shown = made(run)
     shown._note(answer(run, "tiles", {"streams": "1", "phase": "train", "width": "1", "index": "2"}))
-    sent = [tile for frames in shown._newest({"train": 600, "valid": 0}) for tile in tiles(frames)]
+    sent = [tile for frames in shown._newest({"train": 2 * TILE + 88, "valid": 0}) for tile in tiles(frames)]
     assert sorted((tile["id"], tile["width"], tile["index"]) for tile in sent) == [
         (1, 1, 0),
         (1, 1, 1),
@@ -280,7 +281,7 @@ def test_wider_columns_are_sent_before_they_are_asked_for(made: Any, write: Any,
         (1, 4, 0),
     ]
     # of what was sent only the column that may still grow is sent again
-    again = [tile for frames in shown._newest({"train": 600, "valid": 0}) for tile in tiles(frames)]
+    again = [tile for frames in shown._newest({"train": 2 * TILE + 88, "valid": 0}) for tile in tiles(frames)]
     assert {(tile["width"], tile["index"], tile["columns"]) for tile in again} == {(1, 2, 0), (4, 0, 1)}
 
 

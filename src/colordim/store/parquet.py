@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import weakref
 import zlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,11 @@ def _checked(arrays: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     }
 
 
+#: Footers that hold the arrays of a row group, the oldest first; of one MB at most, as a group of moments has no more.
+_holding: deque[weakref.ref[Footer]] = deque()
+_MOST_HELD = 24
+
+
 class Footer:
     """Where the streams are in a sealed file, with the checksums of what is there.
 
@@ -198,6 +205,7 @@ class Footer:
         self.facts: Mapping[str, Any] = json.loads(text)
         if self.facts["first"] != first:
             raise ValueError(f"it holds the batches from {self.facts['first']} on")
+        self._held: tuple[int, Mapping[str, npt.NDArray[Any]]] | None = None
         self.group_of = {stream: group for group, ids in enumerate(self.facts["streams"]) for stream in ids}
 
     @property
@@ -225,6 +233,19 @@ class Footer:
             ) as file,
         ):
             return file.read_row_group(group, columns=columns, use_threads=False)
+
+    def held(self, group: int) -> Mapping[str, npt.NDArray[Any]] | None:
+        """Return the arrays of a row group that was held, if it is still."""
+        held = self._held
+        return held[1] if held is not None and held[0] == group else None
+
+    def hold(self, group: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Keep the arrays of a row group that were checked: moments of dozens of streams share one, and are asked for in turn."""
+        self._held = (group, arrays)
+        _holding.append(weakref.ref(self))
+        while len(_holding) > _MOST_HELD:
+            if (oldest := _holding.popleft()()) is not None and oldest is not self:
+                oldest._held = None
 
     def check(self, group: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Raise a ValueError if these are not the arrays that were written."""
@@ -265,10 +286,13 @@ def read_moments(footer: Footer, stream: int, key: str = "batch") -> tuple[IntAr
     Of a level above 0, with the key "column", these are the positions of all columns of the file.
     """
     group = footer.group_of[stream]
-    names = ["stream", key, *COUNTERS, *MOMENTS]
-    table = footer.read(group, names)
-    arrays = {name: numbers(table.column(name)) for name in names}
-    footer.check(group, arrays)
+    arrays = footer.held(group)
+    if arrays is None:
+        names = ["stream", key, *COUNTERS, *MOMENTS]
+        table = footer.read(group, names)
+        arrays = {name: numbers(table.column(name)) for name in names}
+        footer.check(group, arrays)
+        footer.hold(group, arrays)
     mine = arrays["stream"] == stream
     return (
         arrays[key][mine],

@@ -83,7 +83,7 @@ def tiles(run: Run, parameters: Parameters) -> bytes:
     """Return a tile of each stream: its length in bytes (uint32) and :func:`colordim.web.tile.pack`.
 
     Parameters: ``streams`` (ids, with commas between), ``phase``, ``width`` (one of the head's levels), ``index`` (of
-    the tile: it begins with batch ``index * width * 256``), ``skip`` (columns that are known already, 0 by default),
+    the tile: it begins with batch ``index * width * 512``), ``skip`` (columns that are known already, 0 by default),
     ``exact`` (1 for the counts themselves). The header has ``id, phase, index, settled``: so many columns of the tile,
     those skipped included, never change.
     """

@@ -17,7 +17,7 @@ from colordim.store.base import BATCH_COLUMNS
 __all__ = ["TILE", "growth", "head", "logged", "marks"]
 
 #: Columns of a tile that the server sends.
-TILE = 256
+TILE = 512
 
 #: Marks of epochs that the page is told of at most; of more every 2nd, 3rd, ... is.
 _EPOCHS = 4096

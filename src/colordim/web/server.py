@@ -18,17 +18,19 @@ from starlette.routing import Route
 
 from colordim.errors import ArgumentError, ColordimError, FormatError, NotARunError, StreamError
 from colordim.web.answers import BINARY, ROUTES
+from colordim.web.bundle import STATIC, bundle
 from colordim.web.catalogue import Catalogue
 from colordim.web.events import Broadcast, FullError
 from colordim.web.security import Access, Guard, failure
 
-__all__ = ["PORT", "Viewer", "listen", "serve"]
+__all__ = ["PORT", "STATIC", "Viewer", "listen", "serve"]
 
 #: Where the server listens unless it is told otherwise; the next free one if that is taken.
 PORT = 8765
 _PORTS = 100
 
-STATIC = Path(__file__).with_name("static")
+#: The module that the page begins with; it is sent with all others in it.
+MAIN = "main.js"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 
 #: Threads that answer questions; one holds a tile of at most some ten MB.
@@ -50,13 +52,17 @@ class Viewer:
     ----------
     catalogue : Catalogue
     access : Access
+    static : Path
+    pack : bool
+        Whether large answers are compressed: on one machine that takes longer than sending them.
 
     Attributes
     ----------
     app : ASGI application
     """
 
-    def __init__(self, catalogue: Catalogue, access: Access, static: Path = STATIC) -> None:
+    def __init__(self, catalogue: Catalogue, access: Access, static: Path = STATIC, *, pack: bool = True) -> None:
+        self._pack = pack
         self._catalogue = catalogue
         self._threads = ThreadPoolExecutor(_THREADS, "colordim-answer")
         self._pollers = ThreadPoolExecutor(_POLLERS, "colordim-poll")
@@ -64,6 +70,7 @@ class Viewer:
         self._static = {
             path.name: path for path in sorted(static.iterdir()) if path.suffix in _TYPES and path.is_file()
         }
+        self._bundled: tuple[int, bytes] | None = None
         self.events = Broadcast(self._pollers)
         routes = [
             Route("/", self._index),
@@ -91,7 +98,16 @@ class Viewer:
         path = self._static.get(name)
         if path is None:
             raise HTTPException(404)
-        return await self._response(request, path.read_bytes, f"{_TYPES[path.suffix]}; charset=utf-8")
+        work = self._script if name == MAIN else path.read_bytes
+        return await self._response(request, work, f"{_TYPES[path.suffix]}; charset=utf-8")
+
+    def _script(self) -> bytes:
+        """Return the page's modules as one: forty requests would take longer than all the rest of opening the page."""
+        changed = max(path.stat().st_mtime_ns for path in self._static.values())
+        if self._bundled is None or self._bundled[0] != changed:
+            main = self._static[MAIN]
+            self._bundled = changed, bundle(main.read_text("utf-8"), main.parent).encode()
+        return self._bundled[1]
 
     async def _runs(self, request: Request) -> Response:
         return await self._response(request, self._catalogue.listed, "application/json")
@@ -118,7 +134,7 @@ class Viewer:
         return StreamingResponse(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
     async def _response(self, request: Request, work: Callable[[], bytes], kind: str) -> Response:
-        packs = "gzip" in request.headers.get("accept-encoding", "")
+        packs = self._pack and "gzip" in request.headers.get("accept-encoding", "")
 
         def made() -> tuple[bytes, bool]:
             data = work()

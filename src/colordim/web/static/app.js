@@ -495,6 +495,9 @@ export class App {
   }
 
   afterPrepare() {
+    // what is missing is asked for before what is there is painted
+    this.model?.store.askNext();
+    this.other?.store.askNext();
     const { least, most } = this.cells;
     if (most > 0) this.scale = colorScale(least, most);
     this.legend.draw(this.scale, this.colors, this.state.color, this.legendSize());

@@ -93,6 +93,17 @@ export class HeatMap {
   }
 
   /**
+   * See to it that the tiles of a view come, while the window that they are drawn in is not known yet.
+   * @param {View} view
+   * @param {number} pixels
+   */
+  prefetch(view, pixels) {
+    const { base } = columnWidth(view.to - view.from, pixels, view.levels, Math.max(Math.floor(view.from), 0));
+    const span = view.tile * base;
+    for (let t = Math.max(Math.floor(view.from / span), 0); t * span < Math.min(view.to, view.end); t++) this.store.want(this.stream.id, this.stream.phase, base, t);
+  }
+
+  /**
    * Make the chunks of a view.
    * @param {View} view
    * @param {number} pixels Columns at most.

@@ -54,7 +54,7 @@ export class Panel {
       make("header", {}, [make("h3", {}, [this.name]), this.note, make("p", { class: "cd-type", title: `${stream.module}(${shortName(stream.arguments, 300)})`, text: type })]),
       this.plot,
     ]);
-    app.stage.add({ element: this.plot, prepare: (box, ratio) => this.prepare(box, ratio), draw: (ctx, box, ratio) => this.draw(ctx, box, ratio) });
+    app.stage.add({ element: this.plot, foresee: (box, ratio) => this.foresee(box, ratio), prepare: (box, ratio) => this.prepare(box, ratio), draw: (ctx, box, ratio) => this.draw(ctx, box, ratio) });
     app.pointer.attach(this);
   }
 
@@ -80,14 +80,23 @@ export class Panel {
   }
 
   /**
+   * Ask for what will be drawn before the window is known, which may follow from it.
+   * @param {Box} box
+   * @param {number} ratio
+   */
+  foresee(box, ratio) {
+    if (!this.heat.projection) this.heat.prefetch(this.view, Math.floor(this.inner(box, ratio).w / ratio));
+  }
+
+  /**
    * @param {Box} box
    * @param {number} ratio
    */
   prepare(box, ratio) {
     const window = this.app.knownWindow(this.model, this.stream, this.phase);
     this.prepared = { least: Infinity, most: 0, complete: false, error: "" };
-    if (!window) return;
     const inner = this.inner(box, ratio);
+    if (!window) return;
     const rows = 2 * Math.max(Math.round(bands(inner.h).window / ratio / 2), 4);
     this.prepared = this.heat.prepare(this.view, Math.floor(inner.w / ratio), window, rows, this.app.state.color);
     this.app.sawCells(this.prepared);
@@ -102,6 +111,10 @@ export class Panel {
   draw(ctx, box, ratio) {
     const { app, view, window, model } = this;
     const inner = this.inner(box, ratio);
+    if (!this.heat.projection) {
+      drawFrame(ctx, inner, app.inks); // nothing has come yet
+      return;
+    }
     const inks = app.inks;
     const faint = app.state.dim === "healthy" && !trouble(model.summary(this.stream, this.phase));
     this.element.classList.toggle("cd-faint", faint);

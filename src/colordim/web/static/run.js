@@ -35,8 +35,13 @@ export function trouble(summary) {
   return summary ? (summary.notFinite > 0 ? 2 : 0) + (summary.dead ? 1 : 0) : 0;
 }
 
+/** Share of them that has to be known before anything is drawn; the window hardly ever changes with the others. */
+const ENOUGH = 0.5;
+/** Questions that take reading all batches, and milliseconds that they wait at most for the first picture. */
+const HEAVY = ["marks", "scalars"];
+const FIRST_PICTURE = 2000;
 /** Layers that a shared window is taken from at most. */
-const MOST_SHARING = 64;
+const MOST_SHARING = 32;
 
 const NO_EPOCHS = { first: [], number: [], at: [] };
 const NO_MARKS = { epochs: { train: NO_EPOCHS, valid: NO_EPOCHS }, scalars: [], seconds: null, cost: null, note: "" };
@@ -60,7 +65,9 @@ export class RunModel {
     /** @type {Map<string, {value: any, fresh: boolean, asked: boolean}>} */
     this.answers = new Map();
     this.onData = onData;
+    this.begun = false;
     this.heard = Date.now();
+    this.loaded = performance.now();
     /** @type {() => void} */
     this.stop = () => {};
   }
@@ -189,12 +196,20 @@ export class RunModel {
    * @returns {Summary | undefined}
    */
   summary(stream, phase) {
-    const levels = this.head.levels[phase];
-    const { width } = levels[levels.length - 1];
+    const { levels, batches, tile } = this.head;
     const key = `${stream.id} ${phase}`;
     const known = this.summaries.get(key);
-    const slot = this.head.batches[phase] ? this.store.want(stream.id, phase, width, 0) : undefined;
-    if (!slot?.pieces.length) return known?.summary;
+    if (!batches[phase]) return known?.summary;
+    const widths = levels[phase].map((/** @type {{width: number}} */ level) => level.width).reverse();
+    // the widest columns are the fewest; what is drawn anyway serves as well
+    let found = this.store.whole(stream.id, phase, widths.filter((/** @type {number} */ width) => width * tile >= batches[phase]));
+    if (found === null) return known?.summary;
+    if (!found || found.width === widths[0]) {
+      const slot = this.store.want(stream.id, phase, widths[0], 0);
+      found = slot && { slot, width: widths[0] };
+    }
+    if (!found?.slot.pieces.length) return known?.summary;
+    const { slot, width } = found;
     const version = slot.version + 1e6 * width;
     if (known?.version === version) return known.summary;
     const axis = axisOf(stream.axis);
@@ -247,7 +262,10 @@ export class RunModel {
     // of very many layers an even choice tells as much
     const every = Math.ceil(streams.length / MOST_SHARING);
     if (every > 1) streams = streams.filter((_, i) => i % every === 0);
-    if (choice !== "own" && this.head.batches[phase] && streams.map((stream) => this.summary(stream, phase)).some((each) => !each)) return () => null;
+    if (choice !== "own" && this.head.batches[phase]) {
+      const known = streams.filter((stream) => this.summary(stream, phase));
+      if (known.length < ENOUGH * streams.length) return () => null;
+    }
     /** @param {Stream} stream */
     const half = (stream) => this.summary(stream, phase)?.half ?? NaN;
     if (choice === "own") return (stream) => (this.summary(stream, phase) || !this.head.batches[phase] ? symmetricWindow(half(stream)) : null);
@@ -269,6 +287,15 @@ export class RunModel {
    * @returns {any} undefined until it has come; an Error if it cannot be had.
    */
   known(route, parameters = {}) {
+    // what takes reading all batches of the run waits for the first picture
+    if (!this.begun && HEAVY.includes(route)) {
+      if (!this.store.taken && performance.now() - this.loaded < FIRST_PICTURE) {
+        setTimeout(this.onData, 100);
+        return undefined;
+      }
+      if (this.store.busy && performance.now() - this.loaded < FIRST_PICTURE) return undefined;
+      this.begun = true;
+    }
     const key = `${route} ${JSON.stringify(parameters)}`;
     let kept = this.answers.get(key);
     if (!kept) {

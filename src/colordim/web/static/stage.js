@@ -8,11 +8,12 @@
  * @typedef {object} Plot
  * @property {HTMLElement} element Whose place on the page it fills.
  * @property {(ctx: CanvasRenderingContext2D, box: Box, ratio: number) => void} draw `ratio`: pixels of the canvas to one of CSS.
+ * @property {((box: Box, ratio: number) => void)} [foresee] Called for all plots in view before any is prepared.
  * @property {((box: Box, ratio: number) => void)} [prepare] Called for all plots in view before any is drawn.
  */
 
 /** Part of the height in view that the canvas reaches beyond it at either side. */
-const RIM = 0.4;
+const RIM = 0.25;
 /** Pixels to one of CSS, at most. */
 const MOST_RATIO = 2;
 
@@ -113,6 +114,7 @@ export class Stage {
         },
       ]);
     }
+    for (const [plot, box] of shown) plot.foresee?.(box, ratio);
     for (const [plot, box] of shown) plot.prepare?.(box, ratio);
     this.prepared();
     for (const [plot, box] of shown) {

@@ -48,6 +48,8 @@ export class TileStore {
     this.bytes = 0;
     this.scheduled = false;
     this.closed = false;
+    /** Whether any tile has come yet. */
+    this.taken = false;
   }
 
   /**
@@ -74,6 +76,24 @@ export class TileStore {
       }
     }
     return slot;
+  }
+
+  /**
+   * Return the tile of all batches of a stream, if there is one; null while one is on its way.
+   * @param {number} id
+   * @param {string} phase
+   * @param {number[]} widths Those whose first tile holds all batches, the widest first.
+   * @returns {{slot: Slot, width: number} | null | undefined}
+   */
+  whole(id, phase, widths) {
+    let coming;
+    for (const width of widths) {
+      const key = `${id} ${phase} ${width} 0`;
+      const slot = this.slots.get(key);
+      if (slot?.pieces.length) return { slot, width };
+      if (this.wanted.has(key) || this.underWay.has(key)) coming = null;
+    }
+    return coming;
   }
 
   /** Forget what was wanted and is not under way: a new picture says anew what it needs. */
@@ -167,6 +187,7 @@ export class TileStore {
    * @param {number} skip
    */
   take(key, tile, skip) {
+    this.taken = true;
     const slot = this.slots.get(key) ?? emptySlot();
     if (skip === 0) slot.pieces = [];
     if (tile.columns || !slot.pieces.length) slot.pieces.push(tile);
