@@ -28,7 +28,7 @@ import { neighboursOf } from "./related.js";
 import { RunModel } from "./run.js";
 import { showRuns } from "./runs.js";
 import { askJson } from "./source.js";
-import { Stage } from "./stage.js";
+import { RIM, Stage } from "./stage.js";
 import { DEFAULTS, fragmentOf, pair, stateFrom, stripsOf } from "./state.js";
 import { orderedStreams, showWall } from "./wall.js";
 import { symmetricWindow } from "./window.js";
@@ -498,6 +498,13 @@ export class App {
     // what is missing is asked for before what is there is painted
     this.model?.store.askNext();
     this.other?.store.askNext();
+    if (!this.stage.rim && this.panels.length && !this.model?.store.busy) {
+      this.stage.rim = Number.MIN_VALUE;
+      setTimeout(() => {
+        this.stage.rim = RIM;
+        this.stage.invalidate();
+      }, 300);
+    }
     const { least, most } = this.cells;
     if (most > 0) this.scale = colorScale(least, most);
     this.legend.draw(this.scale, this.colors, this.state.color, this.legendSize());

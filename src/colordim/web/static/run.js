@@ -66,6 +66,7 @@ export class RunModel {
     this.answers = new Map();
     this.onData = onData;
     this.begun = false;
+    this.waiting = 0;
     this.heard = Date.now();
     this.loaded = performance.now();
     /** @type {() => void} */
@@ -115,6 +116,7 @@ export class RunModel {
 
   close() {
     this.stop();
+    clearTimeout(this.waiting);
     this.store.close();
   }
 
@@ -289,11 +291,11 @@ export class RunModel {
   known(route, parameters = {}) {
     // what takes reading all batches of the run waits for the first picture
     if (!this.begun && HEAVY.includes(route)) {
-      if (!this.store.taken && performance.now() - this.loaded < FIRST_PICTURE) {
-        setTimeout(this.onData, 100);
-        return undefined;
-      }
-      if (this.store.busy && performance.now() - this.loaded < FIRST_PICTURE) return undefined;
+      const waited = performance.now() - this.loaded;
+      if (!this.waiting) this.waiting = window.setTimeout(this.onData, FIRST_PICTURE); // tiles that come call back, too
+      const nothing = !this.head.batches.train && !this.head.batches.valid;
+      if (!nothing && (this.store.busy || !this.store.taken) && waited < FIRST_PICTURE) return undefined;
+      clearTimeout(this.waiting);
       this.begun = true;
     }
     const key = `${route} ${JSON.stringify(parameters)}`;

@@ -13,7 +13,7 @@
  */
 
 /** Part of the height in view that the canvas reaches beyond it at either side. */
-const RIM = 0.25;
+export const RIM = 0.25;
 /** Pixels to one of CSS, at most. */
 const MOST_RATIO = 2;
 
@@ -33,6 +33,8 @@ export class Stage {
     /** @type {Map<HTMLElement, Plot>} */
     this.plots = new Map();
     this.top = 0;
+    /** As RIM; none until what is in view is there. */
+    this.rim = 0;
     this.frame = 0;
     /** Milliseconds that the last frames took. @type {number[]} */
     this.times = [];
@@ -82,7 +84,7 @@ export class Stage {
     const ratio = Math.min(window.devicePixelRatio || 1, MOST_RATIO);
     const view = scroller.clientHeight;
     const whole = Math.max(content.offsetHeight, 1);
-    const rim = Math.round(RIM * view);
+    const rim = Math.round(this.rim * view);
     const top = Math.max(Math.min(scroller.scrollTop - rim, whole - view - 2 * rim), 0);
     const height = Math.min(view + 2 * rim, whole - top);
     const width = content.clientWidth;
