@@ -131,6 +131,36 @@ def opened(browser: Browser, address: str, keep: bool = False) -> tuple[float, P
     return seconds, page
 
 
+def latency(browser: Browser, link: str, folder: Path) -> list[float]:
+    """Append batches to a run that is looked at; return the seconds from each flush until its column is drawn."""
+    name = f"live-{time.time_ns()}"
+    writer = FolderWriter(folder / name, {"name": "live"})
+    axis = SignedLogAxis(3)
+    stream = Stream(0, "fc", "activation", "Linear", "", (8, 8), 0, axis)
+    writer.declare(stream)
+    row = np.zeros(stream.width, np.int64)
+    row[[axis.zero_bin + 300, axis.bins + 6, axis.bins + 7]] = 64, 64, 1
+
+    def add(number: int) -> None:
+        now = Batch(number, number, "train", 0, number, time.time(), True, {"loss": 1.0})
+        writer.append(now, [stream], row, np.array([[64.0, 64.0, 1.0, 1.0]]))
+        writer.flush()
+
+    add(0)
+    _, page = opened(browser, f"{link}#run={name}", keep=True)
+    found = []
+    for number in range(1, 21):
+        time.sleep(0.05 * number)  # at any time between two looks of the server
+        add(number)
+        began = time.perf_counter()
+        drawn = f"() => {APP}.settled && {APP}.panels[0].heat.at({number}.5)?.columns.of.size[{number}] === 64"
+        page.wait_for_function(drawn, polling=10)
+        found.append(time.perf_counter() - began)
+    page.context.close()
+    writer.close("stopped")
+    return found
+
+
 def in_turn(calls: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
     """Repeat each call, all in turn."""
     found: dict[str, list[float]] = {name: [] for name in calls}
@@ -176,6 +206,11 @@ def main() -> None:
                 table.add_row(
                     f"opening: {name}", f"{statistics.median(found):.2f} s ({min(found):.2f}-{max(found):.2f})"
                 )
+            found = latency(browser, link, folder)
+            table.add_row(
+                "a new column on screen after its flush",
+                f"median {statistics.median(found):.2f} s, at most {max(found):.2f} s",
+            )
             for where, address in (("page", f"{link}#run=sixty"), ("report", report.as_uri())):
                 _, page = opened(browser, address, keep=True)
                 for kind in ("pan", "zoom", "window"):
