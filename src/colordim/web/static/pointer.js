@@ -133,7 +133,7 @@ export class Pointer {
     const epoch = epochs.number[epochs.first.findLastIndex((/** @type {number} */ e) => e <= first)];
     const size = exact ? exact.counters.size : of.size[at];
     let count = columns.sums[Math.min(cell.row + 1, columns.rows + 1) * columns.length + at];
-    let said = `≈ ${countText(Math.round(count))}`;
+    let said = count > 0 && count < 1 ? "less than 1" : `≈ ${countText(Math.round(count))}`;
     if (exact) {
       count = exactCount(panel, cell, exact);
       said = countText(count);
