@@ -123,7 +123,7 @@ def opened(browser: Browser, address: str, keep: bool = False) -> tuple[float, P
     page = context.new_page()
     began = time.perf_counter()
     page.goto(address)
-    page.wait_for_function(f"() => {APP}?.settled && {APP}.panels.length > 0", polling=10)
+    page.wait_for_function(f"() => {APP}?.drawn && {APP}.panels.length > 0", polling=10)
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     seconds = time.perf_counter() - began
     if not keep:
@@ -153,7 +153,7 @@ def latency(browser: Browser, link: str, folder: Path) -> list[float]:
         time.sleep(0.05 * number)  # at any time between two looks of the server
         add(number)
         began = time.perf_counter()
-        drawn = f"() => {APP}.settled && {APP}.panels[0].heat.at({number}.5)?.columns.of.size[{number}] === 64"
+        drawn = f"() => {APP}.drawn && {APP}.panels[0].heat.at({number}.5)?.columns.of.size[{number}] === 64"
         page.wait_for_function(drawn, polling=10)
         found.append(time.perf_counter() - began)
     page.context.close()

@@ -94,7 +94,7 @@ def server() -> Iterator[Server]:
         patch.setenv("AWS_CONFIG_FILE", "/nowhere")
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
         server.writer = fsspec.filesystem("s3", skip_instance_cache=True)
-        server.writer.mkdir("bucket")
+        server.writer.makedirs("bucket", exist_ok=True)  # the server outlives the fixture in its process
         yield server
         fsspec.get_filesystem_class("s3").clear_instance_cache()
     server.stop()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from torch import nn
 
 import colordim
@@ -223,9 +223,9 @@ def test_the_table_and_the_file_are_the_moments_of_the_run(
     page: Page, address: str, run: colordim.Run, tmp_path: Path
 ) -> None:
     show(page, address, layer=HEAD, tab="table", x="3,30", phase="train")
-    page.get_by_role("cell").first.wait_for()
     moments = run.moments(HEAD)
     rows = page.get_by_role("table", name=HEAD).locator("tbody tr")
+    rows.first.wait_for()
     assert rows.count() == 27
     assert rows.nth(2).locator("th").inner_text() == "5"
     drawn = data(page, ".cd-table table")
@@ -295,7 +295,7 @@ def test_a_link_reopens_the_page(page: Page, address: str, browser: Browser) -> 
     other.goto(link)
     settled(other)
     assert other.get_by_role("tab", selected=True).inner_text() == "classes"
-    assert other.get_by_label("batch of column B").input_value() == "2"
+    expect(other.get_by_label("batch of column B")).to_have_value("2")
     assert data(other, ".cd-pins")["B"]["phase"] == "valid"
     other.locator(".cd-twin").first.scroll_into_view_if_needed()
     assert data(other, ".cd-twin")["epoch"] == 1

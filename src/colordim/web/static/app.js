@@ -529,8 +529,13 @@ export class App {
     return colorsOf(this.state.map, this.dark);
   }
 
-  /** Whether everything that is in view has come. */
+  /** Whether everything has come that is in view, and what is known of the batches. */
   get settled() {
+    return this.drawn && [this.model, this.other].every((model) => !model || model.marked);
+  }
+
+  /** Whether all maps in view are drawn. */
+  get drawn() {
     return !this.stage.frame && !this.model?.store.busy && !this.other?.store.busy && this.panels.every((panel) => panel.prepared.complete || panel.prepared.most === 0);
   }
 

@@ -84,6 +84,11 @@ export class RunModel {
     return found && !(found instanceof Error) ? found : NO_MARKS;
   }
 
+  /** Whether that has come. */
+  get marked() {
+    return this.answers.get("marks {}")?.value !== undefined;
+  }
+
   /** Kinds that were recorded, in the order of the choice. */
   get kinds() {
     const there = new Set(this.streams.map((stream) => stream.kind));

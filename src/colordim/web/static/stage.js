@@ -13,7 +13,7 @@
  */
 
 /** Part of the height in view that the canvas reaches beyond it at either side. */
-export const RIM = 0.25;
+export const RIM = 0.5;
 /** Pixels to one of CSS, at most. */
 const MOST_RATIO = 2;
 
