@@ -136,6 +136,11 @@ class Run:
         """Return :meth:`length`, and how many of these batches were recorded; known without reading them."""
         return self._extent(phase)
 
+    @property
+    def ranks(self) -> int:
+        """How many ranks write the run; 1 for a training of one process."""
+        return int(getattr(self._reader, "ranks", 1))
+
     def partial(self, phase: Phase = "train") -> npt.NDArray[np.bool_]:
         """Return which batches of a phase some ranks do not hold, or not yet; bool of shape ``[batches]``.
 

@@ -63,6 +63,11 @@ class RunReader:
         return self._info
 
     @property
+    def ranks(self) -> int:
+        """How many ranks the run has, those that have written nothing yet included."""
+        return self._world
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         return self._ranks.facts
 

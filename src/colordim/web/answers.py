@@ -96,16 +96,25 @@ def tiles(run: Run, parameters: Parameters) -> bytes:
     exact = _whole(parameters, "exact", 0, 1, default=0) == 1
     begin = index * TILE * width
     stop = min(begin + TILE * width, run.length(phase))
-    # The last column of a run that goes on may still be added to.
-    settled = (
-        TILE if stop == begin + TILE * width else max(stop - begin - (0 if run.ended and width == 1 else 1), 0) // width
-    )
+    settled = _settled(run, phase, begin, stop, width)
     frames = []
     for stream in streams:
         columns = tile_columns(run, stream, phase, min(begin + skip * width, stop), stop, width, level)
         packed = pack(columns, {"id": stream.id, "phase": phase, "index": index, "settled": settled}, exact)
         frames += [struct.pack("<I", len(packed)), packed]
     return b"".join(frames)
+
+
+def _settled(run: Run, phase: Phase, begin: int, stop: int, width: int) -> int:
+    """Return how many columns of a tile never change."""
+    if run.ended is None and run.ranks > 1:  # batches that some ranks do not hold yet are still to be added to
+        missing = np.flatnonzero(run.partial(phase)[begin:stop])
+        if len(missing):
+            return int(missing[0]) // width
+    if stop == begin + TILE * width:
+        return TILE
+    # of a run that goes on the last column may be added to, even where it is one batch: as what is held until the next
+    return max(stop - begin - (0 if run.ended and width == 1 else 1), 0) // width
 
 
 def column(run: Run, parameters: Parameters) -> dict[str, Any]:

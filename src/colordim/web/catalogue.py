@@ -72,6 +72,7 @@ class OpenRun:
             known = (
                 len(run.streams), run.ended, run.problems,
                 *(run.extent(phase) for phase in PHASES), *(run.kept(phase) for phase in PHASES),
+                int(run.batches["ranks"].sum()) if run.ranks > 1 and "ranks" in run.batches else 0,
             )  # fmt: skip
             return None if known == seen else (known, answer(run, "growth", {}), run.ended is not None)
 
