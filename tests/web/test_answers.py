@@ -152,6 +152,9 @@ def test_scalars_are_means_least_and_most_of_equal_spans() -> None:
     assert found["names"]["loss"] == {"mean": [1, 4, 7, 9], "min": [0, 3, 6, 9], "max": [2, 5, 8, 9]}
     part = ask(run, "scalars", phase="train", start=4, stop=8, points=4)
     assert part["names"]["loss"]["mean"] == [4, 5, 6, 7]
+    # spans lie where they always do, so that zooming regroups nothing
+    part = ask(run, "scalars", phase="train", start=5, stop=10, points=2)
+    assert (part["start"], part["width"], part["names"]["loss"]["mean"]) == (3, 3, [4, 7, 9])
 
 
 def test_the_last_quarter_of_an_epoch_is_summed() -> None:
