@@ -121,6 +121,9 @@ def expected(layers: Layers, name: str, drawn: Any, table: npt.NDArray[np.uint8]
     # the page looks colours up by the sign, the exponent and 8 bits of the mantissa
     short = (cells.view(np.uint32) & np.uint32(0xFFFF8000)).view(np.float32).astype(np.float64)
     low, high = drawn["scale"]["low"], drawn["scale"]["high"]
+    # the scale is that of all layers: it reaches over the cells of each, or over six decades
+    assert cells.max() <= high * (1 + 1e-6)
+    assert low <= cells[cells > 0].min() * (1 + 1e-6) or np.isclose(high / low, 1e6)
     with np.errstate(divide="ignore"):
         step = np.floor(256 * np.log(short / low) / np.log(high / low)).clip(0, 255)
     picture = np.zeros((*cells.shape, 4), np.uint8)

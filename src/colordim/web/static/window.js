@@ -56,7 +56,6 @@ export function rowEdges(window, rows) {
       edges[i] = -half;
       edges[rows - i] = half;
     }
-    if (rows % 2 === 0) edges[rows / 2] = 0;
   }
   return edges;
 }
