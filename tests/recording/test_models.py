@@ -314,11 +314,13 @@ def test_a_forked_worker_records_nothing(record: Any) -> None:
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            model(torch.randn(2, 4))
-            rec.recorder.log({"loss": 1.0})
-            rec.recorder.detach()
-            os.write(writing, b"%d" % len(rec.run.batches["batch"]))
-            os._exit(0)
+            try:
+                model(torch.randn(2, 4))
+                rec.recorder.log({"loss": 1.0})
+                rec.recorder.detach()
+                os.write(writing, b"%d" % len(rec.run.batches["batch"]))
+            finally:
+                os._exit(0)  # whatever happens: else it would go on with the tests that follow
         os.waitpid(child, 0)
         assert os.read(reading, 10) == b"0"
         model(torch.randn(2, 4))

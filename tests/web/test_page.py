@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -242,6 +243,29 @@ def test_hovering_gives_exact_numbers(page: Page, visit: Visit, folder: Path) ->
     assert expected > 0
     assert count.inner_text().startswith(f"{expected:,} of 1,024 values")
     assert app(page, "app.panels.every((p) => getComputedStyle(p.cursor).display === 'block')")
+
+
+def test_no_bin_is_told_in_two_cells(page: Page, visit: Visit, folder: Path) -> None:
+    visit("run=one")
+    edges = colordim.open(folder / "one").stream("head").axis.edges
+    windows: tuple[dict[str, Any], ...] = (
+        {"lo": -1, "hi": 4, "scale": "linear", "linthresh": 1},
+        {"lo": -8, "hi": 8, "scale": "symlog", "linthresh": 0.01},
+    )
+    for window in windows:
+        cells = page.evaluate(
+            """async (window) => { const { cellAt } = await import("./static/pointer.js");
+            const panel = document.getElementById("colordim").colordim.panels[2];
+            const fake = { stream: panel.stream, window, heat: { projection: { rows: 100 } } };
+            return Array.from({ length: 100 }, (_, row) => { const cell = cellAt(fake, 1 - (row + 0.5) / 100); return [cell.first, cell.last]; }); }""",
+            window,
+        )
+        for (first, last), (begin, end) in itertools.pairwise(cells):
+            assert (first, last) == (begin, end) or last == begin, "a wide bin is told by all its rows, others by one"
+        middles = (edges[:-1] + edges[1:]) / 2
+        inside = np.flatnonzero((middles > window["lo"]) & (middles < window["hi"]))
+        assert cells[0][0] <= inside[0]
+        assert cells[-1][1] > inside[-1]
 
 
 def test_two_runs_side_by_side_and_their_difference(page: Page, visit: Visit, folder: Path) -> None:

@@ -190,3 +190,13 @@ def test_pixels_are_those_of_numpy(page: Page, layers: tuple[Layers, Path], view
         assert not different.any(), (
             f"{name}: {different.mean():.2%} of the pixels differ, the first at {np.argwhere(different)[0]}"
         )
+
+
+def test_the_first_batch_with_nan_is_named(page: Page, layers: tuple[Layers, Path]) -> None:
+    page.goto(layers[1].as_uri())
+    settled(page, 3)
+    notes = [each.inner_text() for each in page.locator(".cd-wall .cd-note").all()]
+    assert ["NaN or Inf from batch 50" in note for note in notes] == [False, False, True]
+    page.get_by_label("order").select_option("trouble")
+    settled(page, 3)
+    assert page.locator(".cd-wall h3").first.inner_text() == "odd"

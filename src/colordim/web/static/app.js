@@ -165,6 +165,7 @@ export class App {
   take(state) {
     const before = this.state;
     this.state = state;
+    this.pointer.hide();
     /** @param {string} name */
     const changed = (name) => /** @type {any} */ (before)[name] !== /** @type {any} */ (state)[name];
     if (changed("run") || changed("with")) this.open();
@@ -443,7 +444,8 @@ export class App {
     const parts = [
       choice("kind", kinds, state.kind, setter("kind")),
       choice("phase", phases, state.phase, (value) => this.set({ phase: /** @type {any} */ (value), x: "" })),
-      choice("window", [["shared", "shared"], ["own", "own"], ["symlog", "symmetric log"]], state.window, setter("window")),
+      // of other kinds than activations the layers differ by orders of magnitude, so that each has its own
+      choice("window", [...(state.kind === "activation" ? [/** @type {[string, string]} */ (["shared", "shared"])] : []), ["own", "own"], ["symlog", "symmetric log"]], state.window === "shared" && state.kind !== "activation" ? "own" : state.window, setter("window")),
       choice("colour", [["share", "share"], ["count", "count"]], state.color, setter("color")),
       choice("map", COLOR_MAPS.map((name) => [name, name === "cividis" ? "cividis (CVD-safe)" : name]), state.map, setter("map")),
       state.layer ? null : choice("order", [["call", "call order"], ["trouble", "troubled first"], ["zeros", "most zeros first"]], state.order, setter("order")),
@@ -610,6 +612,7 @@ export class App {
     else if (key === "w") this.set({ window: { shared: "own", own: "symlog" }[this.state.window] ?? "shared" });
     else if (key === "0") this.set({ x: "" });
     else if ("+=-_".includes(key)) this.zoom("+=".includes(key) ? 0.7 : 1 / 0.7);
+    else if ((key === "i" || key === "o") && this.panels.length) this.pointer.zoomValues(this.panels[0], key === "i" ? 0.7 : 1 / 0.7, 0.5);
     else if (key === "[" || key === "]") this.shift(key === "[" ? -0.25 : 0.25);
     else if (key.startsWith("Arrow")) return this.step(key, target);
     else return false;

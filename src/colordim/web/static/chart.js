@@ -127,12 +127,15 @@ export class Chart {
     ctx.restore();
     if (this.options.epochs) drawEpochs(ctx, inner, view, this.options.epochs(), inks, ratio);
     if (this.options.batches) drawBatches(ctx, inner, view, inks, ratio);
-    const latest = curves.map((curve) => ({ curve, y: curve.points.findLast(([x, y]) => x <= view.to && Number.isFinite(y))?.[1] })).filter(({ y }) => y !== undefined);
-    const text = latest.map(({ curve, y }) => `${curve.name ? `${curve.name} ` : ""}${text_(/** @type {number} */ (y))}`).join("   ");
+    const latest = curves.flatMap((curve) => {
+      const last = curve.points.findLast(([x, y]) => x <= view.to && Number.isFinite(y));
+      return last ? [{ curve, said: `${curve.name ? `${curve.name} ` : ""}${this.options.text?.(last[1]) ?? valueText(last[1])}${endedBefore(curve, view) ? ` (nothing after batch ${Math.floor(last[0])})` : ""}   ` }] : [];
+    });
+    const text = latest.map(({ said }) => said).join("");
     if (this.value.textContent !== text) {
       this.value.replaceChildren(
-        ...latest.map(({ curve, y }) => {
-          const part = make("span", { text: `${curve.name ? `${curve.name} ` : ""}${text_(/** @type {number} */ (y))}   ` });
+        ...latest.map(({ curve, said }) => {
+          const part = make("span", { text: said });
           part.style.color = curve.color;
           return part;
         }),
@@ -150,6 +153,18 @@ export class Chart {
     this.cursor.style.display = shown ? "block" : "none";
     if (shown) this.cursor.style.transform = `translateX(${GUTTER.left + ((batch - from) / (to - from)) * (this.plot.clientWidth - GUTTER.left - 1)}px)`;
   }
+}
+
+/**
+ * Whether a curve ends long before the run does: what is NaN is not logged, and a line that just stops is overlooked.
+ * @param {Curve} curve
+ * @param {import("./heat.js").View} view
+ */
+function endedBefore({ points, dots }, view) {
+  const last = points.findLast(([, y]) => Number.isFinite(y));
+  if (!last || dots || points.length < 2) return false;
+  const apart = (points[points.length - 1][0] - points[0][0]) / (points.length - 1);
+  return view.end - last[0] > 3 * apart + 1 && view.to > last[0] + 3 * apart;
 }
 
 /**

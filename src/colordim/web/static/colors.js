@@ -2,7 +2,7 @@
 /**
  * Colours: tables of 256 steps, and the logarithmic scale that all panels share.
  *
- * viridis, magma and PuOr are those of Matplotlib (CC0), cividis is Nunez, Anderton and Renslow's (2018), made so that
+ * viridis, magma and PuOr are those of Matplotlib (CC0), berlin is Crameri's (2018, MIT), whose middle is dark, cividis is Nunez, Anderton and Renslow's (2018), made so that
  * readers with and without colour vision deficiency see the same. All but the last are perceptually uniform.
  */
 
@@ -52,6 +52,17 @@ const TABLES = {
     "s57Jk265cy6pUv6ZIs55Ap5o4m5Ywj5Iog44gd4oYa4YQX4IIU3oAT3H4S2n0S2HsR13kR1XgQ03YQ0XQP0HMPznEOzG8Nym4NyWwMx2oMxWkL" +
     "w2cLwmYKwGQKvmIJvGEJul8IuV0Ht1wHtVoGs1gGsVcGr1YGrVUGq1QGqVIGp1EGpVAGo08GoU4Gn00GnUwGm0oGmUkGl0gHlUcHk0YHkUUHj0" +
     "QHjUIHi0EHiUAHhz8HhT4Hgz0HgTwHfzsI",
+  differenceOnDark:
+    "nq/+nK/9ma/8l6/7la76kq75kK74jq73i632ia31h630hK3ygqzxf6zwfazve6vueKvtdqrrc6rqcanpbqnnbKjmaajkZ6fjZKbhYqbgX6XeXa" +
+    "TcWqPaWKLZVaHXU6DVUZ/TTp7RTJzOSpvMSJnKRpjIRJbFQpXDQJPAP5G+PZC7PI65Ooy2OYq0N4mxNoevNYWsNIOqM4GnMn+lMX2jMHygL3qe" +
+    "LnibLnaZLXSWLHKUK3CRKm6PKm2NKWuKKGmIJ2eFJ2WDJmOBJWJ+JWB8JF56I1x3I1p1IllzIVdwIFVuIFNsH1FpHlBnHk5lHUxjHUpgHEleG0" +
+    "dcG0VaGkRXGUJVGUBTGD5RFz1PFztMFjlKFjhIFTZGFTVEFDNCFDFAEzA+Ey48Ei05Eis3Eio1ESgzEScxESUvECQuECIsECEqEB8oEB4mEB0k" +
+    "EBwiEBohEBkfEBgdEBccEBYaEBUZERQXERMWERIVEhETEhASEw8QFA4PFQ4OFg0MFwwLGAwKGQsIGgsHGwsGHAsFHQsEHgsEHwsDIAsCIQsCIg" +
+    "sCIwwBJAwBJgwBJw0AKA0AKQ0AKg0ALA4ALQ4ALg4ALw4AMQ4AMg8AMw8ANQ8ANg8AOBAAORAAOhAAPBEAPREAPxEAQBIAQhIAQxMBRRMBRhQB" +
+    "SBQBSRUBSxUCTBYCThYCUBcDUhgDUxkEVRkFVxoFWRsGWxwHXR0IXx4JYSALYyEMZSINZyMOaSUPayYRbigScCkUcisVdC0Xdi4YeTAaezIcfT" +
+    "MefzUggTchgzkjhTsliDwnij4pjEArjkIukEQwkkUylEc0lkk2mEs4mk06nE88nlE/oFJBolRDpFZFpVhHp1pKqVxMq15OrWBQr2FTsWNVs2VX" +
+    "tWdZt2lcuWteu21gvW9jv3FlwnNnxHVqxndsyHhuynpxzHxzzn510IB40oJ61IR81oZ/2IiB2oqD3IyG346I4ZCL45KN5ZSP55aS6ZiU65qX7Z" +
+    "yZ756c8qGe9KOh9qWj+Kel+qmo/Kuq/q2t",
 };
 
 /** Names of the tables that people choose from. */
@@ -70,7 +81,8 @@ export function colorTable(name, dark) {
   const key = `${name} ${dark}`;
   const known = made.get(key);
   if (known) return known;
-  const bytes = Uint8Array.from(atob(TABLES[name] ?? TABLES.viridis), (letter) => letter.charCodeAt(0));
+  const own = name === "difference" && dark ? "differenceOnDark" : name;
+  const bytes = Uint8Array.from(atob(TABLES[own] ?? TABLES.viridis), (letter) => letter.charCodeAt(0));
   const table = new Uint32Array(256);
   for (let i = 0; i < 256; i++) {
     const at = 3 * (dark && name !== "difference" ? Math.round(32 + (i * 223) / 255) : i);

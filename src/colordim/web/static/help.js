@@ -6,7 +6,7 @@ const READING = [
   ["What a panel is", "Each column is the histogram of all values of one layer in one batch: x is the batch, y the value, the colour how many of the values are there, on a logarithmic scale. Blank is truly none. Zoomed out, a column is the exact sum of several batches."],
   ["A steady band", "that spreads a little while the network learns is healthy."],
   ["Rise and crash to a line at zero", "once or several times: the learning rate is too high for this initialisation. Each crash throws away what was learned."],
-  ["One bright line at zero and nothing above", "in a ReLU: the layer is dead. The title says “only zeros since batch …”."],
+  ["One bright line at zero and nothing above", "in a ReLU: the layer is dead. The title says “only zeros since batch …”, or “NaN or Inf from batch …”."],
   ["Colour in the strips at the edges", "is what lies outside the window. It is counted, only not in view: choose another window."],
   ["Magenta bars over columns", "are batches with NaN or infinite values."],
   ["Thin vertical lines", "are the beginnings of epochs; the dashed line is zero."],
@@ -14,13 +14,13 @@ const READING = [
 
 const KEYS = [
   ["/", "find a layer"], ["arrows", "go from panel to panel"], ["Enter", "open the layer"], ["Esc", "go back"],
-  ["+ and −", "zoom batches"], ["Shift with + and −", "zoom values"], ["[ and ]", "move through the batches"], ["0", "the whole run"],
+  ["+ and −", "zoom batches"], ["i and o", "zoom values in and out"], ["[ and ]", "move through the batches"], ["0", "the whole run"],
   ["m", "mean and standard deviation"], ["w", "next window: shared, own, symmetric-log"], ["t", "light or dark"], ["?", "this page"],
 ];
 
 const MOUSE = [
   ["drag", "move through the batches, in all panels"], ["Shift and drag", "show just these batches"], ["Ctrl and wheel", "zoom batches (on a large map without a key)"],
-  ["Alt and wheel", "zoom values"], ["Shift and wheel", "move through the batches"], ["double click", "the whole run"], ["click", "open the layer; on its page pin the column, to compare it with another"],
+  ["Alt and wheel", "zoom values"], ["Shift and wheel", "move through the batches"], ["click", "open the layer; on its page pin the column, to compare it with another"],
 ];
 
 /** @returns {HTMLDialogElement} */
@@ -32,8 +32,8 @@ export function helpDialog() {
   const dialog = make("dialog", { class: "cd-help", "aria-label": "How to read this" });
   const close = make("button", { type: "button", class: "cd-close", text: "Close", on: { click: () => dialog.close() } });
   dialog.append(
-    make("h2", { text: "How to read this" }), list(READING),
-    make("h2", { text: "Keys" }), keys(KEYS), make("h2", { text: "Mouse" }), keys(MOUSE), close,
+    close, make("h2", { text: "How to read this" }), list(READING),
+    make("h2", { text: "Keys" }), keys(KEYS), make("h2", { text: "Mouse" }), keys(MOUSE),
   );
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();

@@ -201,6 +201,8 @@ export class Panel {
     let bad = 0;
     /** First batch from which on there are nothing but zeros. */
     let only = -1;
+    /** First batch with NaN or infinite values. */
+    let odd = -1;
     let ran = false;
     this.heat.forEach(this.view, (columns, at, batch) => {
       if (!columns.of.size[at]) return;
@@ -208,7 +210,10 @@ export class Panel {
       if (columns.known[at] === 1) {
         size += columns.of.size[at];
         zeros += columns.of.zeros[at];
-        if (columns.of.nan[at] + columns.of.pos_inf[at] + columns.of.neg_inf[at]) bad += columns.of.number[at];
+        if (columns.of.nan[at] + columns.of.pos_inf[at] + columns.of.neg_inf[at]) {
+          bad += columns.of.number[at];
+          if (odd < 0) odd = batch;
+        }
       }
       if (columns.of.zeros[at] < columns.of.size[at]) only = -1;
       else if (only < 0) only = batch;
@@ -219,10 +224,11 @@ export class Panel {
     else if (only >= 0) parts.push(zeros === size ? "only zeros" : `only zeros since batch ${countText(only)}`);
     else parts.push(`zeros ${percentText(zeros / size)}`);
     const text = parts.join(" · ");
-    const not = bad ? "NaN or Inf" : "";
+    const not = bad ? `NaN or Inf from batch ${countText(odd)}` : "";
     if (this.note.dataset.text === text + not) return;
     this.note.dataset.text = text + not;
     this.note.textContent = text;
+    this.note.classList.toggle("cd-dead", ran && only >= 0);
     if (not) this.note.prepend(make("b", { class: "cd-bad", text: `${not} ` }));
     const { lo, hi } = this.window;
     this.plot.setAttribute(

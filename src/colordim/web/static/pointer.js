@@ -6,6 +6,7 @@
  * @typedef {import("./panel.js").Panel} Panel
  */
 import { axisOf } from "./axis.js";
+import { COUNT_OF_CODE } from "./codes.js";
 import { meanAndStd } from "./columns.js";
 import { make, shortName } from "./dom.js";
 import { countText, percentText, valueText } from "./format.js";
@@ -47,7 +48,6 @@ export class Pointer {
     plot.addEventListener("pointerdown", (event) => this.down(panel, event));
     plot.addEventListener("pointerup", (event) => this.up(panel, event));
     plot.addEventListener("pointercancel", () => (this.drag = null));
-    plot.addEventListener("dblclick", () => this.app.set({ x: "" }));
     plot.addEventListener("wheel", (event) => this.wheel(panel, event), { passive: false });
   }
 
@@ -132,7 +132,7 @@ export class Pointer {
     const epochs = panel.model.marks.epochs[panel.phase];
     const epoch = epochs.number[epochs.first.findLastIndex((/** @type {number} */ e) => e <= first)];
     const size = exact ? exact.counters.size : of.size[at];
-    let count = columns.sums[Math.min(cell.row + 1, columns.rows + 1) * columns.length + at];
+    let count = estimate(panel, found, cell);
     let said = count > 0 && count < 1 ? "less than 1" : `≈ ${countText(Math.round(count))}`;
     if (exact) {
       count = exactCount(panel, cell, exact);
@@ -143,12 +143,12 @@ export class Pointer {
     const held = columns.known[at] === 2 ? " (not recorded: as the one before)" : "";
     const bad = of.nan[at] + of.pos_inf[at] + of.neg_inf[at];
     const lines = [
-      make("b", { text: `${shortName(panel.stream.name, 60)}` }),
+      make("b", { text: `${shortName(panel.stream.name, 60)}${panel.options.mark ? ` · ${panel.options.mark}` : ""}` }),
       make("span", { text: `${panel.phase} ${where}${held}${epoch === undefined ? "" : ` · epoch ${epoch}`}` }),
       make("span", { text: cell.text }),
       make("span", { class: "cd-count", text: `${said} of ${countText(size)} values · ${percentText(count / size)}` }),
-      make("span", { text: `mean ${valueText(mean)} · std ${valueText(std)} · ${valueText(of.min[at])} to ${valueText(of.max[at])}` }),
-      make("span", { text: `zeros ${percentText(of.zeros[at] / of.size[at])}` }),
+      make("span", { text: of.finite[at] ? `mean ${valueText(mean)} · std ${valueText(std)} · ${valueText(of.min[at])} to ${valueText(of.max[at])}` : "no finite values" }),
+      make("span", { text: `${countText(of.zeros[at])} exact zeros · ${percentText(of.zeros[at] / of.size[at])}` }),
       bad > 0 && make("span", { class: "cd-bad", text: `NaN ${countText(of.nan[at])} · Inf ${countText(of.pos_inf[at])} · −Inf ${countText(of.neg_inf[at])}` }),
     ];
     this.tip.replaceChildren(...lines.filter((each) => each instanceof Node));
@@ -158,6 +158,13 @@ export class Pointer {
     const y = event.clientY - frame.top;
     this.tip.style.left = `${Math.max(Math.min(x + 14, frame.width - this.tip.offsetWidth - 8), 4)}px`;
     this.tip.style.top = `${y + 18 + this.tip.offsetHeight > frame.height ? y - this.tip.offsetHeight - 12 : y + 18}px`;
+  }
+
+  /** What the tip says is no longer there. */
+  hide() {
+    clearTimeout(this.rest);
+    this.asked++;
+    this.tip.hidden = true;
   }
 
   leave() {
@@ -209,9 +216,10 @@ export class Pointer {
     const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY);
     const zooms = event.ctrlKey || event.metaKey || event.altKey;
     if (!at || !(zooms || event.shiftKey || sideways || panel.options.large)) return;
-    event.preventDefault();
     const { from, to } = panel.view;
     const delta = (sideways ? event.deltaX : event.deltaY) * (event.deltaMode === 1 ? 16 : 1);
+    if (!zooms && !event.shiftKey && !sideways && delta > 0 && !this.app.state.x) return; // nothing to zoom out: the page scrolls
+    event.preventDefault();
     if (event.altKey) {
       this.zoomValues(panel, Math.exp(delta * 0.002), at.place);
     } else if (event.shiftKey || sideways) {
@@ -241,37 +249,79 @@ export class Pointer {
 }
 
 /**
- * @typedef {{row: number, from: number, to: number, text: string, side: number}} Cell The values that are pointed at;
- * whole bins, so that their count is exact. `side`: -1 below the window, 1 above.
+ * @typedef {{row: number, from: number, to: number, first: number, last: number, text: string, side: number}} Cell The values
+ * that are pointed at: the bins from `first` to before `last`, whole, so that their count is exact. `side`: -1 below the
+ * window, 1 above.
  */
 
 /**
+ * The bins of the row at a place, from the top of the window, as a share of its height.
  * @param {Panel} panel
  * @param {number} place
  * @returns {Cell}
  */
-function cellAt(panel, place) {
+export function cellAt(panel, place) {
   const { edges } = axisOf(panel.stream.axis);
   const shown = panel.window;
   const rows = panel.heat.projection?.rows ?? 2;
   if (place < 0) {
     const from = edges.find((edge) => edge >= shown.hi) ?? Infinity;
-    return { row: rows, from, to: Infinity, side: 1, text: `values above ${valueText(Math.min(from, edges[edges.length - 1]))}` };
+    return { row: rows, from, to: Infinity, first: 0, last: 0, side: 1, text: `values above ${valueText(Math.min(from, edges[edges.length - 1]))}` };
   }
   if (place >= 1) {
     const to = edges.findLast((edge) => edge <= shown.lo) ?? -Infinity;
-    return { row: -1, from: -Infinity, to, side: -1, text: `values below ${valueText(Math.max(to, edges[0]))}` };
+    return { row: -1, from: -Infinity, to, first: 0, last: 0, side: -1, text: `values below ${valueText(Math.max(to, edges[0]))}` };
   }
   const low = forward(shown, shown.lo);
   const high = forward(shown, shown.hi);
   const row = Math.floor((1 - place) * rows);
   const bottom = inverse(shown, low + ((high - low) * row) / rows);
   const top = inverse(shown, low + ((high - low) * (row + 1)) / rows);
-  let first = edges.findLastIndex((edge) => edge <= bottom * (1 + Math.sign(bottom) * 1e-12));
-  let last = edges.findIndex((edge) => edge >= top * (1 - Math.sign(top) * 1e-12));
-  if (first < 0) first = 0;
-  if (last < 0) last = edges.length - 1;
-  return { row, from: edges[first], to: edges[last], side: 0, text: `values from ${valueText(edges[first])} to ${valueText(edges[last])}` };
+  // each bin belongs to the one row that its middle lies in; of a bin that is wider all rows tell the same
+  const bins = edges.length - 1;
+  const middle = (/** @type {number} */ bin) => (edges[bin] + edges[bin + 1]) / 2;
+  let first = 0;
+  while (first < bins && middle(first) < bottom) first++;
+  let last = first;
+  while (last < bins && middle(last) < top) last++;
+  if (first === last) {
+    const center = (bottom + top) / 2;
+    first = Math.max(Math.min(edges.findLastIndex((edge) => edge <= center), bins - 1), 0);
+    last = first + 1;
+  }
+  return { row, from: edges[first], to: edges[last], first, last, side: 0, text: `values from ${valueText(edges[first])} to ${valueText(edges[last])}` };
+}
+
+/**
+ * The count of a cell as the codes of the tiles have it.
+ * @param {Panel} panel
+ * @param {{columns: import("./columns.js").Columns, at: number}} found
+ * @param {Cell} cell
+ */
+function estimate(panel, { columns, at }, cell) {
+  const { heat, view, model, stream, phase } = panel;
+  const [start, width] = [columns.first + at * columns.width, columns.width];
+  if (cell.side) return columns.sums[(cell.side < 0 ? 0 : columns.rows + 1) * columns.length + at];
+  let sum = 0;
+  const span = view.tile * heat.base;
+  for (let index = Math.floor(start / span); index * span < start + width; index++) {
+    const slot = model.store.want(stream.id, phase, heat.base, index);
+    slot?.pieces.forEach((piece, p) => {
+      const stop = Math.min(slot.pieces[p + 1]?.start ?? Infinity, piece.start + piece.columns * heat.base, start + width);
+      const from = Math.max((start - piece.start) / heat.base, 0);
+      const fresh = columns.known[at] === 1;
+      let held = false;
+      for (let c = from; c < (stop - piece.start) / heat.base; c++) {
+        if (fresh ? piece.arrays.held[c] : held) continue;
+        held = true;
+        piece.bins.forEach((bin, b) => {
+          const code = b * piece.columns + c;
+          if (bin >= cell.first && bin < cell.last) sum += piece.counts ? piece.counts[code] : COUNT_OF_CODE[piece.codes[code]];
+        });
+      }
+    });
+  }
+  return sum;
 }
 
 /**
@@ -285,8 +335,7 @@ function exactCount(panel, cell, exact) {
   exact.bins.forEach((/** @type {number} */ bin, /** @type {number} */ i) => {
     const lower = edges[bin];
     const upper = edges[bin + 1];
-    // the bin of zero alone has no width: it belongs to the cell that zero lies in
-    const inside = lower === upper ? cell.from <= lower && (lower < cell.to || cell.to === edges[edges.length - 1]) : lower >= cell.from && upper <= cell.to;
+    const inside = cell.side ? lower >= cell.from && upper <= cell.to : bin >= cell.first && bin < cell.last;
     if (inside) sum += exact.counts[i];
   });
   return sum;

@@ -14,6 +14,7 @@
  * @property {number} zeros Share.
  * @property {number} notFinite Values.
  * @property {number} size Values.
+ * @property {number} odd First batch with NaN or infinite values, as near as the columns tell; Infinity without.
  * @property {boolean} dead Whether there were only zeros in the end.
  * @property {number} number Batches in which it fired.
  * @property {Float64Array} counts Of the bins.
@@ -162,7 +163,7 @@ export class RunModel {
    */
   view(phase, x) {
     const end = Math.max(this.head.batches[phase], 1);
-    const [from, to] = x ?? [0, end];
+    const [from, to] = x && x[0] < end ? x : [0, end];
     return { from, to, end: this.head.batches[phase], levels: this.head.levels[phase], tile: this.head.tile };
   }
 
@@ -225,6 +226,7 @@ export class RunModel {
     const names = /** @type {(keyof typeof sums)[]} */ (Object.keys(sums));
     let largest = 0;
     let dead = false;
+    let odd = Infinity;
     slot.pieces.forEach((piece, p) => {
       const next = slot.pieces[p + 1];
       const stop = next ? (next.start - piece.start) / width : piece.columns;
@@ -233,6 +235,7 @@ export class RunModel {
         for (const name of names) sums[name] += piece.arrays[name][c];
         const { min, max, size, zeros } = piece.arrays;
         if (size[c]) dead = zeros[c] === size[c];
+        if (odd === Infinity && piece.arrays.nan[c] + piece.arrays.pos_inf[c] + piece.arrays.neg_inf[c]) odd = piece.start + c * width;
         if (min[c] <= max[c]) largest = Math.max(largest, Math.abs(min[c]), Math.abs(max[c]));
       }
       piece.bins.forEach((bin, b) => {
@@ -248,6 +251,7 @@ export class RunModel {
       notFinite: sums.nan + sums.pos_inf + sums.neg_inf,
       size: sums.size,
       dead,
+      odd,
       number: sums.number,
       counts,
     };

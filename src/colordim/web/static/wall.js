@@ -92,7 +92,10 @@ export function orderedStreams(app) {
     const summary = summaries.get(stream);
     return (order === "zeros" ? 0 : trouble(summary)) + (summary?.zeros || 0) / 2;
   };
-  return [...streams].sort((a, b) => rank(b) - rank(a));
+  /** @param {Stream} stream */
+  const odd = (stream) => summaries.get(stream)?.odd ?? Infinity;
+  // of those with NaN the first comes first: the others follow from it
+  return [...streams].sort((a, b) => (order === "trouble" && odd(a) !== odd(b) ? odd(a) - odd(b) : rank(b) - rank(a)));
 }
 
 /** @param {App} app */
