@@ -25,7 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 #: Bins of an axis at most: a column of more takes longer to write than a batch to train.
-MOST_BINS = 1 << 20
+MOST_BINS = 1 << 22
 
 #: Share of a bin below which an overlap with a row is the rounding of their edges.
 _ROUNDING = 1e-9
@@ -166,7 +166,7 @@ class LinearAxis(Axis):
     lo, hi : float
         Finite, ``lo < hi``.
     bins : int
-        At least one, at most 2**20.
+        At least one, at most 2**22.
 
     Raises
     ------
