@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from colordim import statistics
 from colordim.column import COUNTERS, PHASES, Phase, Stream
 from colordim.errors import ArgumentError
 from colordim.run import Run
-from colordim.store.base import Block
+from colordim.store.base import BATCH_COLUMNS, Block
 
 if TYPE_CHECKING:
     from colordim.charts.classes import ClassCounts
@@ -32,12 +32,15 @@ __all__ = [
     "dead_units",
     "epoch_counts",
     "epochs",
+    "logged",
     "most_changed",
     "not_finite",
     "notes",
     "panel",
+    "pass_means",
     "series",
     "spans",
+    "twin_sides",
     "update_rows",
 ]
 
@@ -289,11 +292,33 @@ def series(run: Run, names: Sequence[str], span: tuple[int, int]) -> list[Series
             ):  # NaN and nothing look the same in the table
                 said.append(f"nothing after batch {int(place[own][-1])}")
         if (own := known & valid).any():
-            passes, starts, number = np.unique(place[own], return_index=True, return_counts=True)
-            points["valid"] = (passes, np.add.reduceat(values[own], starts) / number)
+            points["valid"] = pass_means(place[own], values[own])
         said += [f"{key} {tick_text(float(f'{y[-1]:.3g}'))}" for key, (_, y) in points.items()]
         found.append(Series(name, points, "  ".join(said) or "no values"))
     return found
+
+
+def pass_means(
+    place: npt.NDArray[Any], values: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """Return where each validation pass stands, and the mean of its values; `place` ascends, and is equal within a pass."""
+    passes, starts, number = np.unique(place, return_index=True, return_counts=True)
+    return passes, np.add.reduceat(values, starts) / number
+
+
+def logged(run: Run) -> list[str]:
+    """Return the names that were logged, but for what recording cost."""
+    return [name for name in run.batches if name not in (*BATCH_COLUMNS, "recording_s", "step_s")]
+
+
+def twin_sides(
+    run: Run, stream: Stream, epoch: int
+) -> dict[str, tuple[npt.NDArray[np.int64], int, npt.NDArray[np.int64]]]:
+    """Return what :func:`add_up` does of the last quarter of an epoch's training and of its whole validation."""
+    table = run.batches
+    counted = (table["epoch"] == epoch) & table["recorded"]
+    train, valid = (table["index"][counted & (table["phase"] == phase)] for phase in PHASES)
+    return {"train": add_up(run, stream, "train", _last_quarter(train)), "valid": add_up(run, stream, "valid", valid)}
 
 
 def add_up(

@@ -389,7 +389,7 @@ class Run(colordim.run.Run):
 
         logged = [name for name in self.batches if name not in BATCH_COLUMNS]
         if names is None:
-            chosen = [name for name in logged if name not in ("recording_s", "step_s")]
+            chosen = reading.logged(self)
         else:
             chosen = list(dict.fromkeys([names] if isinstance(names, str) else names))
         for name in chosen:
@@ -457,17 +457,9 @@ class Run(colordim.run.Run):
         if len(asked.streams) > 1:
             raise ArgumentError(f"twin_peaks draws one layer, and {layer!r} names {len(asked.streams)}.")
         (stream,) = asked.streams
-        table = self.batches
-        number = asking.epoch_number(table["epoch"], epoch)
-        counted = (table["epoch"] == number) & table["recorded"]
-        train = table["index"][counted & (table["phase"] == "train")]
-        valid = table["index"][counted & (table["phase"] == "valid")]
-        sides = {
-            "train": reading.add_up(self, stream, "train", train[3 * len(train) // 4 :]),
-            "valid": reading.add_up(self, stream, "valid", valid),
-        }
+        number = asking.epoch_number(self.batches["epoch"], epoch)
         return twin_peaks_figure(
-            sides, stream.axis, reading.caption(stream), number, window=chosen, value_name=asking.NAMES[kind], figsize=figsize,
+            reading.twin_sides(self, stream, number), stream.axis, reading.caption(stream), number, window=chosen, value_name=asking.NAMES[kind], figsize=figsize,
             title=self._title(title, f"twin peaks, epoch {number}"),
         )  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,6 @@ from torch import nn
 import colordim
 from colordim import statistics
 from colordim.charts.twin_peaks import find_peaks
-from colordim.web.catalogue import Catalogue
-from colordim.web.security import Access
-from colordim.web.server import Viewer, listen, make_server
 
 HEAD = '=say "<b>hi'
 EPOCHS, TRAIN, VALID = 3, 12, 4
@@ -65,18 +61,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> colordim.Run:
 
 
 @pytest.fixture(scope="module")
-def address(run: colordim.Run) -> Iterator[str]:
-    listening = listen("127.0.0.1", 0)
-    access = Access(listening.getsockname()[1])
-    viewer = Viewer(Catalogue(Path(run.path)), access)
-    server = make_server(viewer)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield f"http://127.0.0.1:{access.port}/?token={access.token}"
-    server.should_exit = True
-    thread.join(20)
-    viewer.close()
-    assert not thread.is_alive()
+def address(run: colordim.Run, serve: Any) -> Iterator[str]:
+    with serve(Path(run.path)) as served:
+        yield f"http://127.0.0.1:{served.port}/?token={served.token}"
 
 
 def show(page: Page, address: str, **view: str) -> None:

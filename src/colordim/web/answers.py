@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from colordim import asking, reading, statistics
+from colordim import asking, reading
 from colordim.column import COUNTERS, PHASES, Phase, Stream
 from colordim.errors import ArgumentError, StreamError
 from colordim.run import Run
-from colordim.web.head import TILE, growth, head, logged, marks
-from colordim.web.tile import pack, tile_columns
+from colordim.web.head import TILE, growth, head, marks
+from colordim.web.tile import arrays_of, pack, tile_columns
 
 __all__ = ["BINARY", "ROUTES", "answer", "to_json"]
 
@@ -160,14 +160,7 @@ def moments(run: Run, parameters: Parameters) -> dict[str, Any]:
     columns = _whole(parameters, "columns", 1, MOST_COLUMNS * base // width)
     stop = min(start + columns * width, run.length(phase))
     found = tile_columns(run, stream, phase, start, stop, width, level)
-    size, nan, pos_inf, neg_inf = (found.counter(name) for name in ("size", "nan", "pos_inf", "neg_inf"))
-    finite = statistics.finite(size, nan, pos_inf, neg_inf)
-    total, squares, least, most = found.moments.T
-    arrays = {
-        "number": found.number, "held": found.held.astype(int), **{name: found.counter(name) for name in COUNTERS},
-        "sum": total, "sum_sq": squares, "mean": statistics.mean(total, finite),
-        "std": statistics.std(total, squares, finite), "min": least, "max": most,
-    }  # fmt: skip
+    arrays = arrays_of(found) | {"sum": found.moments[:, 0], "sum_sq": found.moments[:, 1]}
     return {"start": start, "width": width} | {name: array.tolist() for name, array in arrays.items()}
 
 
@@ -182,15 +175,10 @@ def twin(run: Run, parameters: Parameters) -> dict[str, Any]:
     if not len(table["epoch"]):
         raise ArgumentError("the run has no epochs yet.")
     number = asking.epoch_number(table["epoch"], _whole(parameters, "epoch", 0))
-    counted = (table["epoch"] == number) & table["recorded"]
-    result: dict[str, Any] = {"epoch": number}
-    for phase in PHASES:
-        index = table["index"][counted & (table["phase"] == phase)]
-        counts, fired, counters = reading.add_up(
-            run, stream, phase, index[3 * len(index) // 4 :] if phase == "train" else index
-        )
-        result[phase] = _sum_of(counts, counters) | {"batches": fired}
-    return result
+    return {"epoch": number} | {
+        phase: _sum_of(counts, counters) | {"batches": fired}
+        for phase, (counts, fired, counters) in reading.twin_sides(run, stream, number).items()
+    }
 
 
 def scalars(run: Run, parameters: Parameters) -> dict[str, Any]:
@@ -208,7 +196,7 @@ def scalars(run: Run, parameters: Parameters) -> dict[str, Any]:
     width = max(-(-(stop - start) // points), 1)
     start -= start % width
     table = run.batches
-    names = logged(run)
+    names = reading.logged(run)
     mine = (table["phase"] == phase) & (table["index"] >= start) & (table["index"] < stop)
     place = (table["index"][mine] - start) // width
     number = max(-(-(stop - start) // width), 0)
@@ -223,8 +211,7 @@ def scalars(run: Run, parameters: Parameters) -> dict[str, Any]:
         for name in names:
             own = (table["phase"] == "valid") & np.isfinite(table[name])
             if own.any():
-                at, starts, size = np.unique(trained[own], return_index=True, return_counts=True)
-                mean = np.add.reduceat(table[name][own], starts) / size
+                at, mean = reading.pass_means(trained[own], table[name][own])
                 every = -(-len(at) // MOST_POINTS)
                 result["valid"][name] = {"at": at[::every].tolist(), "mean": mean[::every].tolist()}
     return result

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -237,10 +238,7 @@ class Catalogue:
             seen = _guarded(lambda: listing.summary(_Quiet(RunReader(place))), name)
         except ColordimError as error:
             return {**row, "state": "unreadable", "problem": str(error)}
-        return {
-            **row, "name": seen.name, "ended": seen.ended, "batches": seen.batches, "epochs": seen.epochs,
-            "streams": seen.streams, "last_loss": seen.last_loss, "created": seen.created,
-        }  # fmt: skip
+        return row | asdict(seen)
 
 
 def _guarded(work: Callable[[], _Result], path: str) -> _Result:

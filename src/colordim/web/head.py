@@ -12,9 +12,8 @@ from colordim import reading
 from colordim.charts.labels import shape_names, shape_text
 from colordim.column import PHASES, Phase, Stream
 from colordim.run import Run
-from colordim.store.base import BATCH_COLUMNS
 
-__all__ = ["TILE", "growth", "head", "logged", "marks"]
+__all__ = ["TILE", "growth", "head", "marks"]
 
 #: Columns of a tile that the server sends.
 TILE = 512
@@ -80,16 +79,11 @@ def marks(run: Run) -> dict[str, Any]:
     cost = run.cost
     return {
         "epochs": {phase: _epochs(run, phase) for phase in PHASES},
-        "scalars": logged(run),
+        "scalars": reading.logged(run),
         "seconds": time.time() - last if math.isfinite(last) else None,
         "cost": cost if math.isfinite(cost) else None,
         "note": reading.notes(run),
     }
-
-
-def logged(run: Run) -> list[str]:
-    """Return the names that were logged, but for what recording cost."""
-    return [name for name in run.batches if name not in (*BATCH_COLUMNS, "recording_s", "step_s")]
 
 
 def _stream(stream: Stream) -> dict[str, Any]:

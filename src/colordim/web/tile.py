@@ -27,7 +27,7 @@ from colordim.run import Run
 from colordim.store.base import Block
 from colordim.web.codes import encode
 
-__all__ = ["ARRAYS", "pack", "tile_columns"]
+__all__ = ["ARRAYS", "arrays_of", "pack", "tile_columns"]
 
 #: What a tile holds of each column. `number`: batches in which the stream fired; `held`: 1 where a column repeats the
 #: one before, as none of its batches was recorded; `mean` and `std` of the finite values, to seven digits.
@@ -106,14 +106,21 @@ def pack(columns: Columns, header: dict[str, Any], exact: bool = False) -> bytes
     return b"".join(parts)
 
 
+def arrays_of(columns: Columns) -> dict[str, npt.NDArray[Any]]:
+    """Return :data:`ARRAYS` of columns by name, each of shape ``[columns]``, exactly."""
+    counters = {name: columns.counter(name) for name in COUNTERS}
+    number = statistics.finite(*(counters[name] for name in ("size", "nan", "pos_inf", "neg_inf")))
+    total, squares, least, most = columns.moments.T
+    return {
+        "number": columns.number, "held": columns.held.astype(np.int64), **counters,
+        "mean": statistics.mean(total, number), "std": statistics.std(total, squares, number), "min": least, "max": most,
+    }  # fmt: skip
+
+
 def _arrays(columns: Columns) -> npt.NDArray[np.float64]:
-    moments = columns.moments
-    infinite = [columns.counter(name) for name in ("nan", "pos_inf", "neg_inf")]
-    number = statistics.finite(columns.counter("size"), *infinite)
-    mean, std = statistics.mean(moments[:, 0], number), statistics.std(moments[:, 0], moments[:, 1], number)
-    return np.vstack(
-        [columns.number, columns.held, columns.counters.T, _seven_digits(mean), _seven_digits(std), moments[:, 2:].T]
-    ).astype(np.float64)
+    arrays = arrays_of(columns)
+    rounded = {name: _seven_digits(arrays[name]) for name in ("mean", "std")}
+    return np.vstack([(arrays | rounded)[name] for name in ARRAYS]).astype(np.float64)
 
 
 def _seven_digits(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

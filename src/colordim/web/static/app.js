@@ -15,8 +15,7 @@
  * @property {Partial<State>} [start] View to begin with.
  */
 import { Brush } from "./brush.js";
-import { colorScale } from "./colors.js";
-import { COLOR_MAPS } from "./colors.js";
+import { COLOR_MAPS, colorScale } from "./colors.js";
 import { choice, make, shortName, toggle } from "./dom.js";
 import { countText, percentText, plural } from "./format.js";
 import { saveButtons } from "./export.js";

@@ -103,6 +103,15 @@ export function cssColor(table, step) {
 }
 
 /**
+ * Return a table as a background of CSS, its beginning at the left.
+ * @param {Uint32Array} table
+ * @param {number} steps
+ */
+export function cssGradient(table, steps) {
+  return `linear-gradient(to right, ${Array.from({ length: steps }, (_, i) => cssColor(table, (255 * i) / (steps - 1))).join(", ")})`;
+}
+
+/**
  * A logarithmic scale of colours: of shares of a layer's values, or of counts a batch.
  * @typedef {{low: number, high: number}} ColorScale
  */

@@ -7,7 +7,7 @@
  * @typedef {import("./run.js").Phase} Phase
  * @typedef {import("./heat.js").Chunk} Chunk
  */
-import { colorTable, cssColor } from "./colors.js";
+import { colorTable, cssGradient } from "./colors.js";
 import { make, shortName } from "./dom.js";
 import { bands } from "./heat.js";
 import { drawBatches, drawFrame, drawValues, drawZero } from "./marks.js";
@@ -53,7 +53,7 @@ export function showPairs(app, content, streams) {
 function differenceLegend(app, names) {
   const table = colorTable("difference", app.dark);
   const bar = make("div", { class: "cd-bar" });
-  bar.style.background = `linear-gradient(to right, ${Array.from({ length: 17 }, (_, i) => cssColor(table, (255 * i) / 16)).join(", ")})`;
+  bar.style.background = cssGradient(table, 17);
   return make("div", { class: "cd-difference", role: "img", "aria-label": `Colours of the difference: one end is values that only ${names[1]} has, the other those that only ${names[0]} has, the middle is equal shares.` }, [
     make("span", { text: `only in ${names[1]}` }), bar, make("span", { text: `only in ${names[0]}` }),
     make("small", { text: "(a − b) / (a + b) of the shares a and b of the values in a cell; the fainter, the fewer values" }),

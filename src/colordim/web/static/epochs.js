@@ -10,7 +10,7 @@ const SHOWN = 700;
  * @param {import("./run.js").RunModel} model
  * @returns {number[]}
  */
-export function epochsOf(model) {
+function epochsOf(model) {
   const { train, valid } = model.marks.epochs;
   return [...new Set([...train.number, ...valid.number])].sort((a, b) => a - b);
 }

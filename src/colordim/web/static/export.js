@@ -14,7 +14,7 @@ import { pythonOf } from "./python.js";
  * Save what is on show as a picture.
  * @param {App} app
  */
-export async function exportPng(app) {
+async function exportPng(app) {
   await exporting(app, "picture", async () => {
     const canvas = await pictureOf(app);
     const blob = await new Promise((/** @type {(blob: Blob | null) => void} */ resolve) => canvas.toBlob(resolve, "image/png"));
@@ -27,7 +27,7 @@ export async function exportPng(app) {
  * Save the numbers of the columns on show.
  * @param {App} app
  */
-export async function exportCsv(app) {
+async function exportCsv(app) {
   await exporting(app, "table", async () => download(new Blob([await csvText(app)], { type: "text/csv" }), `${fileName(app)}.csv`));
 }
 
@@ -36,7 +36,7 @@ export async function exportCsv(app) {
  * @param {App} app
  * @param {Stream} stream
  */
-export async function copyPython(app, stream) {
+async function copyPython(app, stream) {
   const code = pythonOf(app, stream);
   try {
     await navigator.clipboard.writeText(code);

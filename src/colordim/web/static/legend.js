@@ -1,6 +1,6 @@
 // @ts-check
 /** From colours to numbers: the scale that all panels share, and the counts that they are. */
-import { colorTable, cssColor } from "./colors.js";
+import { colorTable, cssGradient } from "./colors.js";
 import { make } from "./dom.js";
 import { compactText, percentText } from "./format.js";
 
@@ -20,10 +20,8 @@ export class Legend {
     const drawn = `${scale.low} ${scale.high} ${colors.name} ${color} ${size}`;
     if (drawn === this.drawn) return;
     this.drawn = drawn;
-    const steps = 24;
-    const stops = Array.from({ length: steps }, (_, i) => cssColor(colors.table, (255 * i) / (steps - 1)));
     const bar = make("div", { class: "cd-bar" });
-    bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+    bar.style.background = cssGradient(colors.table, 24);
     const decades = Math.log10(scale.high / scale.low);
     const every = Math.ceil(decades / 4);
     const ticks = make("div", { class: "cd-ticks" });

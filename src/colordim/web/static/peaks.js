@@ -12,7 +12,7 @@ const OF_OWN = 0.25;
  * @param {ArrayLike<number>} profile
  * @param {number} sigma
  */
-export function smoothed(profile, sigma) {
+function smoothed(profile, sigma) {
   const size = profile.length;
   const reach = Math.min(Math.ceil(4 * sigma), size - 1);
   const kernel = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-0.5 * ((i - reach) / sigma) ** 2));

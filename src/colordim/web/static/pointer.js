@@ -249,7 +249,7 @@ export class Pointer {
 }
 
 /**
- * @typedef {{row: number, from: number, to: number, first: number, last: number, text: string, side: number}} Cell The values
+ * @typedef {{from: number, to: number, first: number, last: number, text: string, side: number}} Cell The values
  * that are pointed at: the bins from `first` to before `last`, whole, so that their count is exact. `side`: -1 below the
  * window, 1 above.
  */
@@ -266,11 +266,11 @@ export function cellAt(panel, place) {
   const rows = panel.heat.projection?.rows ?? 2;
   if (place < 0) {
     const from = edges.find((edge) => edge >= shown.hi) ?? Infinity;
-    return { row: rows, from, to: Infinity, first: 0, last: 0, side: 1, text: `values above ${valueText(Math.min(from, edges[edges.length - 1]))}` };
+    return { from, to: Infinity, first: 0, last: 0, side: 1, text: `values above ${valueText(Math.min(from, edges[edges.length - 1]))}` };
   }
   if (place >= 1) {
     const to = edges.findLast((edge) => edge <= shown.lo) ?? -Infinity;
-    return { row: -1, from: -Infinity, to, first: 0, last: 0, side: -1, text: `values below ${valueText(Math.max(to, edges[0]))}` };
+    return { from: -Infinity, to, first: 0, last: 0, side: -1, text: `values below ${valueText(Math.max(to, edges[0]))}` };
   }
   const low = forward(shown, shown.lo);
   const high = forward(shown, shown.hi);
@@ -289,7 +289,7 @@ export function cellAt(panel, place) {
     first = Math.max(Math.min(edges.findLastIndex((edge) => edge <= center), bins - 1), 0);
     last = first + 1;
   }
-  return { row, from: edges[first], to: edges[last], first, last, side: 0, text: `values from ${valueText(edges[first])} to ${valueText(edges[last])}` };
+  return { from: edges[first], to: edges[last], first, last, side: 0, text: `values from ${valueText(edges[first])} to ${valueText(edges[last])}` };
 }
 
 /**

@@ -7,7 +7,7 @@
  */
 
 /** Kinds whose streams are named by the layer; those of the others by the parameter. */
-export const OF_OUTPUTS = ["activation", "gradient"];
+const OF_OUTPUTS = ["activation", "gradient"];
 
 /**
  * The layer that a stream is of: itself, the whole of a part, or the owner of a parameter.

@@ -36,3 +36,11 @@ export function questionKey(route, parameters) {
   const names = Object.keys(parameters).sort();
   return `${route}?${names.map((name) => `${name}=${encodeURIComponent(String(parameters[name]))}`).join("&")}`;
 }
+
+/**
+ * @param {Uint8Array<ArrayBuffer>} packed Deflated bytes.
+ * @returns {Promise<ArrayBuffer>}
+ */
+export function inflated(packed) {
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
+}

@@ -23,7 +23,7 @@
  * @property {(answer: ArrayBuffer) => void} resolve
  * @property {(error: Error) => void} reject
  */
-import { questionKey } from "./source.js";
+import { inflated, questionKey } from "./source.js";
 import { TileCache } from "./tile_cache.js";
 
 /** Questions that the kernel has at once. */
@@ -177,5 +177,5 @@ function encoded(value) {
 async function unpacked(buffer, deflated) {
   const bytes = new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength).slice();
   if (!deflated) return bytes.buffer;
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
+  return inflated(bytes);
 }

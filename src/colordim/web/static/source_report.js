@@ -5,6 +5,7 @@
  * @typedef {import("./source.js").Source} Source
  * @typedef {import("./source.js").Parameters} Parameters
  */
+import { inflated } from "./source.js";
 import { readTiles } from "./tile.js";
 
 /**
@@ -22,7 +23,7 @@ export function reportSource(page) {
   async function bytes(key) {
     const element = blocks.get(key);
     if (!element) throw new Error("This report does not hold that: write it anew with more layers or phases.");
-    return inflated(element.textContent ?? "");
+    return inflated(decoded(element.textContent ?? ""));
   }
 
   /** @param {string} key */
@@ -95,15 +96,6 @@ export function reportSource(page) {
     },
     onGrowth: () => () => {},
   };
-}
-
-/**
- * @param {string} text Deflated bytes in base64.
- * @returns {Promise<ArrayBuffer>}
- */
-async function inflated(text) {
-  const packed = decoded(text);
-  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
 }
 
 /**

@@ -114,7 +114,7 @@ function updateCells(app, model, matrices, phase, pixels) {
  * The colour of log10 of a ratio: neutral at the target, one hue below, another above.
  * @param {number} value
  */
-export function updateColor(value) {
+function updateColor(value) {
   const table = colorTable("difference", false);
   const far = value < TARGET ? (value - TARGET) / (TARGET - TOO_SMALL) : (value - TARGET) / (TOO_LARGE - TARGET);
   return cssColor(table, 127.5 * (1 + Math.max(-1, Math.min(1, far))));

@@ -9,7 +9,7 @@ import { make, shortName } from "./dom.js";
 import { countText, percentText, valueText } from "./format.js";
 
 /** Rows at a time. */
-export const PAGE_ROWS = 200;
+const PAGE_ROWS = 200;
 /** Columns of a level that one question may read; as answers.py. */
 const MOST_READ = 4096;
 
@@ -38,7 +38,7 @@ const FIELDS = [
  * @param {number} columns
  * @returns {MomentRows | null}
  */
-export function shownMoments(panel, start, columns) {
+function shownMoments(panel, start, columns) {
   const { heat, model, stream, phase } = panel;
   const { width, base } = heat;
   const answer = model.known("moments", { stream: stream.id, phase, start, columns, width, base });

@@ -77,7 +77,7 @@ export class TileCache {
  * @param {number} keep Columns of the old one that lie before the fresh one.
  * @returns {Tile}
  */
-export function joinTiles(old, fresh, keep) {
+function joinTiles(old, fresh, keep) {
   const columns = keep + fresh.columns;
   const bins = Uint32Array.from(new Set([...old.bins, ...fresh.bins])).sort();
   const place = new Map([...bins].map((bin, i) => [bin, i]));

@@ -16,7 +16,7 @@ import { stripsOf } from "./state.js";
 import { stripOf } from "./strips.js";
 
 /** Layers beyond which blocks are rows and roles columns, folded. */
-export const MANY = 100;
+const MANY = 100;
 /** Layers that have room for taller panels. */
 const FEW = 16;
 /** Columns of roles at most; of more, panels follow each other. */
@@ -58,7 +58,7 @@ export function showWall(app, content) {
  * @param {Stream} stream
  * @returns {HTMLElement[]}
  */
-export function panelsOf(app, stream) {
+function panelsOf(app, stream) {
   const model = app.need();
   const phases = /** @type {Phase[]} */ (app.state.phase === "both" ? ["train", "valid"] : [app.state.phase]);
   return phases.map((phase) => {
@@ -148,7 +148,7 @@ function twoCurves(app, phase, name) {
  * Layers in call order, grouped by the part of their names before the last: block.0.conv is in block.0.
  * @param {Stream[]} streams
  */
-export function blocksOf(streams) {
+function blocksOf(streams) {
   /** @type {{name: string, streams: Stream[]}[]} */
   const groups = [];
   for (const stream of streams) {
@@ -164,7 +164,7 @@ export function blocksOf(streams) {
  * The block of a layer: its path up to the last number, or else to the last part.
  * @param {string} name
  */
-export function blockName(name) {
+function blockName(name) {
   const parts = name.split(".");
   const number = parts.findLastIndex((part, i) => /^\d+$/.test(part) && i < parts.length - 1);
   return parts.slice(0, number >= 0 ? number + 1 : parts.length > 1 ? 1 : 0).join(".");

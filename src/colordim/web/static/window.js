@@ -64,7 +64,7 @@ export function rowEdges(window, rows) {
  * The next number of one or two digits.
  * @param {number} value
  */
-export function roundUp(value) {
+function roundUp(value) {
   const exponent = Math.floor(Math.log10(value));
   for (const step of STEPS) {
     const candidate = Number(`${step}e${exponent}`);
