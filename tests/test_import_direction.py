@@ -42,6 +42,7 @@ ORDER = [
     "opener",
     "demo",
     "exchange",
+    "judging",
     "reporting",
     "viewing",
     "cli",

@@ -1,4 +1,4 @@
-"""The command line: demo, doctor, ls, show, and those of `exchange`, `reporting` and `viewing`. Everything heavy is imported by the command that needs it."""
+"""The command line: demo, doctor, ls, show, and those of `exchange`, `judging`, `reporting` and `viewing`. Everything heavy is imported by the command that needs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from colordim import exchange, reporting, viewing
+from colordim import exchange, judging, reporting, viewing
 from colordim.errors import ColordimError, DependencyError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class UsageError(ColordimError, ValueError):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0, or 1 with one sentence on stderr."""
+    """Run the command line and exit: 0, what a command says, or 1 with one sentence on stderr."""
     # Any encoding that the terminal has must do: a picture with a question mark is better than a traceback.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -498,6 +498,7 @@ def _windows(run: Run, streams: Sequence[Stream], phase: Any, window: str | tupl
     return [windows.symmetric(windows.shared_half_width(halves))] * len(streams)
 
 
+judging.add_commands(app)
 exchange.add_commands(app)
 reporting.add_commands(app)
 viewing.add_commands(app)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,10 @@ import colordim.run
 from colordim import asking, reading
 from colordim.column import KINDS, PHASES, Kind, Phase
 from colordim.errors import ArgumentError, DependencyError, StreamError
+from colordim.diagnosis.diagnosing import diagnose
+from colordim.diagnosis.finding import Diagnosis
+from colordim.diagnosis.muting import project_mute
+from colordim.diagnosis.read import gather
 from colordim.export import dataframe, uhi
 from colordim.run import StreamKey
 
@@ -507,6 +511,29 @@ class Run(colordim.run.Run):
         streams, phases = asking.streams_of(self, layers, kind), asking.phases_of(phase)
         file = Path(path) if path is not None else Path(f"{asking.file_name(self.name)}-report.html")
         return report(self, file, streams=streams, phases=phases, columns=columns, exact=exact)
+
+    def diagnose(self, mute: Collection[str] | None = None) -> Diagnosis:
+        """Say what is wrong, in which layers, since which batch, why, and what to try; or that nothing is.
+
+        Parameters
+        ----------
+        mute : collection of str, optional
+            Symptoms that are not to be looked for, such as ``"massive-activations"``, or ``"dead-units:features.*"`` for
+            some layers. By default those that ``[tool.colordim] mute`` of the nearest ``pyproject.toml`` names.
+
+        Returns
+        -------
+        Diagnosis
+            To be printed, or shown as the value of a cell. ``findings`` has the root causes, each with what it explains.
+
+        Raises
+        ------
+        ArgumentError
+            If a muted symptom is none; the message names the nearest.
+        """
+        if isinstance(mute, str):
+            raise ArgumentError(f"mute={mute!r} cannot be: it is a list of symptoms, such as [{mute!r}].")
+        return diagnose(gather(self), project_mute() if mute is None else mute)
 
     def widget(self) -> RunWidget:
         """Return the page of ``colordim view`` as a widget: in Jupyter, VS Code and Colab, live while the run is recorded.

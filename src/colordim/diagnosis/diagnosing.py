@@ -47,7 +47,8 @@ def diagnose(evidence: Evidence, mute: Collection[str] = ()) -> Diagnosis:
             found += [finding for finding in said if not silent(finding)]
     findings = causes.ordered(found)
     sentence = _sentence(findings[0]) if _serious(findings) else healthy.sentence(evidence, findings)
-    return Diagnosis(findings, sentence, tuple(declined), evidence.length, evidence.name, tuple(sorted(mute)))
+    epochs = tuple(int(first) for first in evidence.epochs)
+    return Diagnosis(findings, sentence, tuple(declined), evidence.length, evidence.name, tuple(sorted(mute)), epochs)
 
 
 def _serious(findings: Sequence[Finding]) -> bool:

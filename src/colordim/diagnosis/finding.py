@@ -160,6 +160,10 @@ class Diagnosis:
         Training batches that were looked at.
     name : str
         Of the run.
+    muted : tuple of str
+        What was not to be looked for.
+    epochs : tuple of int
+        First training batch of each epoch.
     """
 
     findings: tuple[Finding, ...]
@@ -168,6 +172,19 @@ class Diagnosis:
     batches: int = 0
     name: str = ""
     muted: tuple[str, ...] = field(default=())
+    epochs: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the diagnosis as text; :func:`colordim.diagnosis.text.as_text` has options."""
+        from colordim.diagnosis.text import as_text
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        """Return the diagnosis for a notebook."""
+        from colordim.diagnosis.text import as_html
+
+        return as_html(self)
 
     @property
     def severity(self) -> Severity | None:
@@ -190,6 +207,7 @@ class Diagnosis:
             "findings": [finding.to_dict() for finding in self.findings],
             "declined": [vars(each) for each in self.declined],
             "muted": list(self.muted),
+            "epochs": list(self.epochs),
         }
 
 
