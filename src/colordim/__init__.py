@@ -9,7 +9,7 @@
 from colordim.api import Recording, observe, open, record
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.column import Stream
-from colordim.errors import ColordimError, ColordimWarning
+from colordim.errors import ColordimError, ColordimWarning, TrainingStopped
 from colordim.views import Run
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Run",
     "SignedLogAxis",
     "Stream",
+    "TrainingStopped",
     "__version__",
     "observe",
     "open",

@@ -21,9 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from colordim import termination
 from colordim.axis import Axis, LinearAxis, SignedLogAxis
 from colordim.column import Phase, Stream
-from colordim.errors import ArgumentError, DependencyError, RecordingError, SelectionError
+from colordim.diagnosis.finding import Finding
+from colordim.diagnosis.muting import project_mute
+from colordim.diagnosis.text import in_a_line
+from colordim.errors import ArgumentError, DependencyError, RecordingError, SelectionError, TrainingStopped
 from colordim.publish.live import Live
 from colordim.publish.target import targets
+from colordim.publish.telling import OnFinding, Teller, Telling, tellers
+from colordim.publish.watch import Watch
 from colordim.store.disk import create
 from colordim.store.files import RUN, rank_name
 from colordim.store.memory import MemoryStore
@@ -79,6 +84,8 @@ class Recording:
         anew: bool = False,
         check: Callable[[Sequence[Stream]], None] = lambda _: None,
         live: Live | None = None,
+        watch: Watch | None = None,
+        told: Sequence[Teller] = (),
     ) -> None:
         self._make_recorder = make_recorder
         self._rank = rank  # None unless several ranks record
@@ -88,6 +95,9 @@ class Recording:
         self._anew = anew  # whether a run is begun if there is none to be resumed
         self._check = check  # whether streams of a run can be gone on with
         self._live = live
+        self._watch = watch
+        self._told = told
+        self._stopped_by: Finding | None = None
         self._folder = folder
         self._info = info
         self._scratch = scratch
@@ -145,6 +155,10 @@ class Recording:
         atexit.register(self.stop, "the process ended")
         self._terminable = _Terminable(self._recorder, writer)
         termination.watch(self._terminable)
+        if self._watch is not None:
+            say = self._recorder.notices.say
+            telling = Telling(self._told, self._halt, say, writer.position.index["train"])
+            self._watch.start(self._folder, self._recorder, telling, say)
         if self._live is not None:
             recorder = self._recorder
             self._live.start(self._folder, writer.position.batch, lambda: recorder.current_epoch, recorder.notices.say)
@@ -160,8 +174,39 @@ class Recording:
         atexit.unregister(self.stop)
         if self._terminable is not None:
             termination.unwatch(self._terminable)
+        if self._watch is not None:
+            self._watch.stop()
         if self._live is not None:
             self._live.stop()
+
+    def _halt(self, finding: Finding) -> None:
+        """Ask the training to stop; called by the thread that diagnoses."""
+        self._stopped_by = finding
+        if self._recorder is None:
+            return
+        sentence = f'on_finding="stop" has stopped the training. {in_a_line(finding)}'
+        if self._recorder.managed:
+            self._recorder.notices.say("stop", sentence)
+        else:
+            self._recorder.halt = TrainingStopped(
+                f'{sentence} What was recorded is in {self._folder}; to train on all the same, leave "stop" out, or mute '
+                f"{finding.symptom} in pyproject.toml.",
+                finding,
+            )
+
+    @property
+    def stopped_by(self) -> Finding | None:
+        """The problem for which ``on_finding="stop"`` wants the training to stop; None as long as there is none.
+
+        In a plain loop the next training batch raises :class:`colordim.TrainingStopped`; loops of frameworks, which open
+        batches after :meth:`manage`, are to look here.
+        """
+        return self._stopped_by
+
+    @property
+    def diagnosis_ms(self) -> float:
+        """What diagnosing beside the training has taken so far: milliseconds of processor time a batch, on average."""
+        return 0.0 if self._watch is None else self._watch.milliseconds
 
     @property
     def path(self) -> str:
@@ -235,8 +280,12 @@ class Recording:
             If there is no such phase.
         RecordingError
             If a batch that was opened here is open.
+        TrainingStopped
+            If there is a problem, and :func:`record` was asked to stop the training for one.
         """
         if self._recorder is not None:
+            if phase == "train":
+                self._recorder.stop_here()
             self._recorder.begin(phase)
 
     def expect(self, phase: Phase = "valid", when: Callable[[], bool] | None = None) -> None:
@@ -374,6 +423,7 @@ def record(
     resume: Literal["auto"] | str | os.PathLike[str] | Run | Mapping[str, Any] | None = None,
     resume_at: int | None = None,
     log_to: Any = None,
+    on_finding: OnFinding = None,
 ) -> Recording:
     """Record the histogram of every batch of every layer while `model` trains.
 
@@ -435,6 +485,11 @@ def record(
         Where to publish each epoch when it is over, on rank 0: ``"tensorboard"`` and ``"csv"`` write into the folder of the
         run, ``"tensorboard:some/folder"`` elsewhere; ``"wandb"`` logs to the active W&B run, or to one that it begins,
         in ``"wandb:some-project"`` if that is said. See docs/exports.md.
+    on_finding : {"log", "warn", "stop"}, callable, or a sequence of them, optional
+        Diagnose the run while it is recorded, in a thread that takes less than a millisecond a batch, on rank 0, and say
+        what is wrong, each thing once: to the logger ``colordim``, in a :class:`ColordimWarning`, or to a function that
+        takes the :class:`~colordim.diagnosis.Finding`, called by that thread. ``"stop"`` stops the training for a problem:
+        the next training batch raises :class:`TrainingStopped`; see docs/diagnose.md.
 
     Returns
     -------
@@ -451,7 +506,7 @@ def record(
     ArgumentError
         If `every` is below one, `budget` is no share, `max_bytes` is below a megabyte a rank, a kind is unknown, or needs an optimizer and there is none;
         if several ranks record and nothing tells all of them the same folder; if `resume` and `resume_at` do not
-        say where to go on; or if nothing can be published to what `log_to` names.
+        say where to go on; if nothing can be published to what `log_to` names; or if `on_finding` is none of its values.
     DependencyError
         If torch is not installed, or the package that `log_to` needs.
     """
@@ -476,6 +531,8 @@ def record(
         )
     Governor(budget)
     published = targets(log_to)
+    told = tellers(on_finding)
+    mute = project_mute() if told or published else ()
     run, position = _as_resume(resume, resume_at, folder)
     if range is None and bins != 200:
         raise ArgumentError(f"bins={bins} needs a range: give one such as range=(-10, 10), or leave bins out.")
@@ -535,6 +592,7 @@ def record(
             first=first,
             facets=rules,
             position=writer.position,
+            alarm=watch.alarm if watch else None,
         )
 
     label = class_name(roots(model)[-1])  # not that of a wrapper
@@ -578,6 +636,7 @@ def record(
             **first.facts,
         },
     }
+    watch = Watch(mute) if (told or published) and mine.rank == 0 else None
     return Recording(
         make_recorder,
         path,
@@ -588,7 +647,9 @@ def record(
         resume=None if position is None else replace(position, attempt=attempt),
         anew=resume == "auto" or resume == {},
         check=check,
-        live=Live(published) if published and mine.rank == 0 else None,
+        live=Live(published, lambda: watch and watch.diagnosis) if published and mine.rank == 0 else None,
+        watch=watch,
+        told=told,
     )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "SelectionError",
     "StoreError",
     "StreamError",
+    "TrainingStopped",
     "warn",
 ]
 
@@ -59,6 +60,20 @@ class StreamError(ColordimError, LookupError):
 
 class DependencyError(ColordimError, ImportError):
     """An optional package that is needed for what was asked and is not installed."""
+
+
+class TrainingStopped(ColordimError, RuntimeError):  # noqa: N818  # not an error: what on_finding="stop" asks for
+    """Raised into a training by ``record(on_finding="stop")`` when there is a problem.
+
+    Attributes
+    ----------
+    finding : colordim.diagnosis.Finding
+        The problem.
+    """
+
+    def __init__(self, sentence: str, finding: object = None) -> None:
+        super().__init__(sentence)
+        self.finding = finding
 
 
 class ColordimWarning(UserWarning):

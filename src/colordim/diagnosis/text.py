@@ -8,7 +8,10 @@ from collections.abc import Iterator, Sequence
 
 from colordim.diagnosis.finding import Diagnosis, Finding
 
-__all__ = ["as_html", "as_text", "printable", "when"]
+__all__ = ["FINDINGS", "as_html", "as_text", "in_a_line", "printable", "rows_of", "when"]
+
+#: Columns of a table of findings.
+FINDINGS = ("severity", "symptom", "layers", "first_batch", "last_batch", "title", "numbers", "why", "remedies")
 
 #: Characters of a line; the same in every terminal, so that the text can be pasted anywhere.
 _WIDTH = 100
@@ -33,8 +36,10 @@ def as_text(diagnosis: Diagnosis, *, verbose: bool = False, width: int = _WIDTH)
         The sentence; then of each finding what it is, where, since when, the numbers, why, what to try and what it explains.
     """
     lines = _wrapped(diagnosis.sentence, width)
+    said: set[str] = set()
     for finding in diagnosis.findings:
-        lines += ["", *_finding(finding, diagnosis.epochs, width)]
+        lines += ["", *_finding(finding, diagnosis.epochs, width, finding.why in said)]
+        said.add(finding.why)
     if diagnosis.declined:
         lines.append("")
         if verbose:
@@ -55,6 +60,27 @@ def when(finding: Finding, epochs: Sequence[int]) -> str:
     return f"batch {first}" if finding.first == finding.last else f"batch {first} to {last}"
 
 
+def in_a_line(finding: Finding, epochs: Sequence[int] = ()) -> str:
+    """Return a finding in a line, for a log: what, where, when, and what to try first."""
+    more = f" and explains {len(list(finding.walk())) - 1} more" if finding.consequences else ""
+    first = f" Try first: {finding.remedies[0].text}" if finding.remedies else ""
+    return printable(
+        f"{finding.severity.capitalize()}: {finding.title} ({when(finding, epochs)}, {finding.symptom}){more}.{first}"
+    )
+
+
+def rows_of(diagnosis: Diagnosis) -> list[list[str | int]]:
+    """Return the findings as rows of a table, each followed by what it explains; the columns are :data:`FINDINGS`."""
+    return [
+        [
+            each.severity, each.symptom, ", ".join(each.layers), each.first, each.last, each.title,
+            "; ".join(map(str, each.numbers)), each.why, " ".join(remedy.text for remedy in each.remedies),
+        ]
+        for finding in diagnosis.findings
+        for each in finding.walk()
+    ]  # fmt: skip
+
+
 def printable(text: str) -> str:
     """Return a text without control characters: names of layers are not ours, and a terminal obeys some of them."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
@@ -65,7 +91,8 @@ def _batch(batch: int, epochs: Sequence[int]) -> str:
     return f"{batch:,}" if len(epochs) < 2 or number < 0 else f"{batch:,} (epoch {number})"
 
 
-def _finding(finding: Finding, epochs: Sequence[int], width: int) -> Iterator[str]:
+def _finding(finding: Finding, epochs: Sequence[int], width: int, again: bool) -> Iterator[str]:
+    """Yield the lines of a finding; `again` if why was said of another one already."""
     yield from _wrapped(f"{finding.severity.upper()}: {finding.title}", width, "", "  ")
     where = ", ".join(finding.layers[:_LAYERS]) or "the whole model"
     if len(finding.layers) > _LAYERS:
@@ -74,10 +101,10 @@ def _finding(finding: Finding, epochs: Sequence[int], width: int) -> Iterator[st
         ("where", where),
         ("when", when(finding, epochs)),
         *(("seen" if i == 0 else "", str(number)) for i, number in enumerate(finding.numbers)),
-        ("why", finding.why),
-        *((f"try {i}", remedy.text) for i, remedy in enumerate(finding.remedies, 1)),
+        *([("why", finding.why)] if not again else []),
+        *((f"try {i}", remedy.text) for i, remedy in enumerate(finding.remedies if not again else (), 1)),
         *(("explains", _consequence(each)) for each in list(finding.walk())[1:]),
-        ("more", finding.page),
+        ("more", f"as above, {finding.page}" if again else finding.page),
     ]
     before = None
     for name, text in rows:

@@ -122,6 +122,8 @@ class ColorDimCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._session.commit()
         self._session.expect("valid", _evaluating)
+        if self._session.wants_stop():
+            control.should_training_stop = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._session.expect("valid", _evaluating)  # the window of a micro-batch that did not come is forgotten

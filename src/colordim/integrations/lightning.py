@@ -146,6 +146,8 @@ class ColorDim:
         # Automatic optimisation has divided the loss by the number of batches that it accumulates.
         parts = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         self._commit(outputs, parts)
+        if self._session.wants_stop():
+            trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._session.discard()  # a batch that was skipped

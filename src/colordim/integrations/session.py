@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch.distributed
+
 import colordim
 from colordim.api import free_folder
 from colordim.errors import ArgumentError, ColordimError, RecordingError
+from colordim.publish import telling
 from colordim.publish.target import portable
 from colordim.recording.ranks import recorded
 from colordim.recording.select import class_name, roots
@@ -216,6 +220,15 @@ class Session:
         if self._attached:
             self.recording.log(**values)
 
+    def wants_stop(self) -> bool:
+        """Return whether ``on_finding="stop"`` has found a problem; on every rank what rank 0 has found.
+
+        To be asked on all ranks alike, after the same batches.
+        """
+        if not telling.wants_stop(self._options.get("on_finding")) or os.environ.get("COLORDIM", "").lower() == "off":
+            return False
+        return _any_rank(self._attached and self.recording.stopped_by is not None)
+
     def stop(self, reason: str = "stopped") -> None:
         """Detach from the model, and forget a batch that is open; a second call does nothing."""
         if not self._attached:
@@ -245,10 +258,24 @@ class Session:
             self._path, self._position = str(state["run"]), dict(state) if len(state) > 1 else None
 
     def __getstate__(self) -> dict[str, Any]:
-        options = {**self._options, "log_to": portable(self._options.get("log_to"))}
+        options = {
+            **self._options,
+            "log_to": portable(self._options.get("log_to")),
+            "on_finding": telling.portable(self._options.get("on_finding")),
+        }
         return {**Session(**options).__dict__, "_path": self._path}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Session:
         copy = Session.__new__(Session)
         copy.__dict__.update(self.__getstate__())
         return copy
+
+
+def _any_rank(mine: bool) -> bool:
+    """Return whether it is so on any rank: none may stop alone, as the others would wait for it."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return mine
+    on_host = "nccl" not in torch.distributed.get_backend()
+    flag = torch.tensor(int(mine), device="cpu" if on_host else torch.device("cuda", torch.cuda.current_device()))
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag.item())

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from colordim.diagnosis.finding import Diagnosis
+from colordim.diagnosis.text import FINDINGS, rows_of
 from colordim.errors import ArgumentError
 from colordim.publish.epochs import Epoch, Layer, folder_of, layers_of_batches
 
@@ -21,7 +23,7 @@ COLUMNS = (
 
 
 class Csv:
-    """Writes ``epochs.csv``, and on request ``batches.csv``, into a folder.
+    """Writes ``epochs.csv``, ``findings.csv`` and on request ``batches.csv`` into a folder.
 
     An epoch that is in the table already, and all after it, give way: so goes on a training that was resumed. Those of
     another run do not: an ArgumentError says so.
@@ -58,6 +60,8 @@ class Csv:
         if self._every_batch:
             batches = map(_row, layers_of_batches(epoch.run, epoch.span))
             _write(self._folder / "batches.csv", run, number if anew else None, batches)
+        if epoch.diagnosis is not None:
+            _write_findings(self._folder / "findings.csv", run, epoch.diagnosis)
         self._next = number + 1
 
     def close(self) -> None:
@@ -81,6 +85,13 @@ def _write(path: Path, run: str, since: int | None, rows: Iterable[list[object]]
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *kept])
     with path.open("a", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([run, *row] for row in rows)
+
+
+def _write_findings(path: Path, run: str, diagnosis: Diagnosis) -> None:
+    """Write what is wrong as far as it is known now, in place of what was known before."""
+    rows = [[run, *row] for row in rows_of(diagnosis)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("run", *FINDINGS), *rows])
 
 
 def _row(layer: Layer) -> list[object]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from colordim import statistics
 from colordim.column import COUNTERS, KINDS, PHASES, Kind, Phase, Stream
+from colordim.diagnosis.finding import Diagnosis
 from colordim.errors import ArgumentError
 from colordim.store.base import Block
 from colordim.store.place import is_url
@@ -140,12 +141,15 @@ class Epoch:
         Of whole layers, not of their classes or channels.
     figures : mapping of str to bytes
         PNG images by name, ``activation/train``; empty where none was drawn.
+    diagnosis : Diagnosis or None
+        Of the whole run so far; only with the last of several epochs that are published together.
     """
 
     run: Run
     span: Span
     layers: tuple[Layer, ...]
     figures: Mapping[str, bytes] = field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
 
 
 def spans(run: Run) -> list[Span]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from colordim.column import PHASES
+from colordim.diagnosis.finding import Diagnosis
 from colordim.publish.drawing import draw_beside
 from colordim.publish.publisher import Publisher
 from colordim.publish.target import Target
@@ -35,10 +36,13 @@ class Live:
     Parameters
     ----------
     targets : sequence of Target
+    diagnosis : callable
+        Returns the last diagnosis of the run, if there is one.
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(self, targets: Sequence[Target], diagnosis: Callable[[], Diagnosis | None] = lambda: None) -> None:
         self._targets = targets
+        self._diagnosis = diagnosis
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._run: Run | None = None
@@ -78,7 +82,13 @@ class Live:
         self._thread = None
 
     def _work(self) -> None:
-        publisher = Publisher(self._targets, since=self._since, failed=self._failed, draw=draw_beside)
+        publisher = Publisher(
+            self._targets,
+            since=self._since,
+            failed=self._failed,
+            draw=draw_beside,
+            diagnosis=lambda _: self._diagnosis(),
+        )
         publisher.epoch = self._epoch() - 1
         pause = _INTERVAL
         while not self._ended.wait(pause) and not publisher.idle:

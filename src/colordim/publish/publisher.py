@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from colordim.diagnosis.finding import Diagnosis
 from colordim.errors import ArgumentError
 from colordim.publish.drawing import draw
 from colordim.publish.epochs import Epoch, Span, layers, spans
@@ -33,6 +34,8 @@ class Publisher:
         errors are raised.
     draw : callable
         Returns the figures of an epoch.
+    diagnosis : callable
+        Returns what is known to be wrong with the run, or None.
 
     Attributes
     ----------
@@ -47,12 +50,14 @@ class Publisher:
         since: int = 0,
         failed: Callable[[str, Exception], None] | None = None,
         draw: Callable[[Run, Span], dict[str, bytes]] = draw,
+        diagnosis: Callable[[Run], Diagnosis | None] = lambda run: run.diagnose(),
     ) -> None:
         self.epoch = -1
         self._targets = list(targets)
         self._draw = draw if any(each.draws for each in targets) else None
         self._since = since
         self._failed = failed
+        self._diagnosis = diagnosis
 
     def update(self, run: Run, *, final: bool = False, figures: int | None = None) -> int:
         """Publish what is over in the present snapshot of a run.
@@ -81,7 +86,7 @@ class Publisher:
             last = len(ready) - 1
             drawn = {round(last * (i + 1) / figures) for i in range(figures)} if figures else set()
         for i, span in enumerate(ready):
-            self._publish(run, span, i in drawn)
+            self._publish(run, span, i in drawn, i == len(ready) - 1)
             self._since = span.last + 1
         if over:
             self.epoch = over[-1].epoch
@@ -101,7 +106,7 @@ class Publisher:
                 self._fail(each.name, error)
         self._targets.clear()
 
-    def _publish(self, run: Run, span: Span, drawn: bool) -> None:
+    def _publish(self, run: Run, span: Span, drawn: bool, last: bool) -> None:
         if not self._targets:
             return
         sums = layers(run, span)
@@ -114,7 +119,7 @@ class Publisher:
             except Exception as error:
                 self._fail("figures", error)
                 self._draw = None
-        epoch = Epoch(run, span, sums, figures)
+        epoch = Epoch(run, span, sums, figures, self._diagnosis(run) if last else None)
         for each in list(self._targets):
             try:
                 each.publish(epoch)

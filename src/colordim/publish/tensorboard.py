@@ -63,6 +63,9 @@ class TensorBoard:
                 writer.add_image(f"colordim/{name}", _pixels(png), dataformats="HWC", **at)
             else:
                 self._own.add_png(f"colordim/{name}", png, **at)
+        if epoch.diagnosis is not None:  # indented, so that it is shown as it is
+            text = "\n".join(f"    {line}" for line in str(epoch.diagnosis).splitlines())
+            writer.add_text("colordim/diagnosis", text, **at)
         writer.flush()
 
     def close(self) -> None:
@@ -78,6 +81,7 @@ class _EventWriter:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._summary_metadata = summary_pb2.SummaryMetadata
         self._file = EventFileWriter(str(folder))
         # What an earlier writer has put there of this step and later ones is void: the training was resumed.
         log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -99,6 +103,14 @@ class _EventWriter:
         height, width, _ = _pixels(png).shape
         image = self._summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)
         self._add(global_step, walltime, tag=tag, image=image)
+
+    def add_text(self, tag: str, text: str, global_step: int, walltime: float) -> None:
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+
+        metadata = self._summary_metadata(plugin_data=self._summary_metadata.PluginData(plugin_name="text"))
+        tensor = TensorProto(dtype="DT_STRING", string_val=[text.encode()])
+        tensor.tensor_shape.dim.add(size=1)
+        self._add(global_step, walltime, tag=tag, metadata=metadata, tensor=tensor)
 
     def flush(self) -> None:
         self._file.flush()

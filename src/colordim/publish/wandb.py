@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from colordim.diagnosis.text import FINDINGS, rows_of
 from colordim.publish.buckets import buckets
 from colordim.publish.epochs import Epoch
 from colordim.views import Run
@@ -63,6 +64,9 @@ class Wandb:
                 row[f"colordim/histogram/{part}"] = wandb.Histogram(np_histogram=(found.counts, found.edges))
         for name, png in epoch.figures.items():
             row[f"colordim/figure/{name}"] = wandb.Image(Image.open(BytesIO(png)))
+        if epoch.diagnosis is not None:
+            row["colordim/findings"] = wandb.Table(columns=list(FINDINGS), data=rows_of(epoch.diagnosis))
+            run.summary["colordim/diagnosis"] = epoch.diagnosis.sentence
         if self._begun:
             run.log(row)
             return

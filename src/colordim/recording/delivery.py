@@ -63,6 +63,8 @@ class Delivery:
         How many copies are under way at once; before one more, the oldest is waited for.
     clock : callable
         Returns seconds.
+    look : callable, optional
+        Is shown the columns of each batch, with its number, before the sink takes them.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class Delivery:
         seconds: float = 0.5,
         transfers: int = 2,
         clock: Callable[[], float] = time.monotonic,
+        look: Callable[[int, Columns], None] | None = None,
     ) -> None:
+        self._look = look
         self._sink = sink
         self._transport = transport
         self._failed = failed
@@ -175,6 +179,8 @@ class Delivery:
             }
         units = [_packed(each, None if each.active.is_cpu else next(found, None)) for each in taken.units]
         columns = parts[0] if len(parts) == 1 and not arrays else Columns.together(parts)
+        if self._look is not None:
+            self._look(window.number, columns)
         self._sink.append(
             window.batch(values), columns.streams, columns.rows, columns.moments, [each for each in units if each]
         )

@@ -20,6 +20,7 @@ from colordim.binning.tensors import as_tensor
 from colordim.column import PHASES, Kind, Phase, Position, Reduction, Sink
 from colordim.errors import ArgumentError, RecordingError
 from colordim.recording import compiled
+from colordim.recording.alarm import Alarm
 from colordim.recording.batches import Batches
 from colordim.recording.calls import Call, calling_frame, recomputing, replaying
 from colordim.recording.counters import Counters
@@ -78,6 +79,8 @@ class Recorder:
         How the outputs of some layers are cut into parts that are counted besides, by the name of the layer.
     position : Position, optional
         Where to go on, in a run that the sink holds already.
+    alarm : callable, optional
+        Is told the number of each batch in which a stream is not finite for the first time.
     """
 
     def __init__(
@@ -96,8 +99,11 @@ class Recorder:
         first: FirstBatch | None = None,
         facets: Mapping[str, Rule] | None = None,
         position: Position | None = None,
+        alarm: Callable[[int], None] | None = None,
     ) -> None:
         self.notices = Notices()
+        self.halt: Exception | None = None
+        """What the next training batch is to raise instead of being recorded; set by another thread."""
         self._managed = False
         self._position = position = position or Position()
         self._model: nn.Module | None = model
@@ -114,7 +120,7 @@ class Recorder:
         self._batches = Batches(
             self._counters,
             self._activity,
-            Delivery(sink, self._transport, self._lost),
+            Delivery(sink, self._transport, self._lost, look=Alarm(alarm) if alarm else None),
             self._clock,
             self._meter,
             self.notices,
@@ -288,6 +294,22 @@ class Recorder:
         """Number of the epoch; may be asked for by any thread."""
         return self._clock.current
 
+    @property
+    def closed_batches(self) -> int:
+        """Number of batches closed so far, over all phases; may be asked for by any thread."""
+        return self._batches.batches
+
+    @property
+    def managed(self) -> bool:
+        """Whether a framework runs the training."""
+        return self._managed
+
+    def stop_here(self) -> None:
+        """Raise :attr:`halt`, once, where a training batch is about to begin; a framework stops in its own way."""
+        if self.halt is not None and not self._managed and self._here():
+            error, self.halt = self.halt, None
+            raise error
+
     def log(self, values: dict[str, object]) -> None:
         """Log numbers with the batch that is open, or else with the last one."""
         if self._here():
@@ -383,6 +405,8 @@ class Recorder:
     def on_root_enter(self, module: nn.Module) -> None:
         if self._explicit or replaying() or not self._here() or self._inside_call(module):
             return
+        if self.halt is not None and module.training and torch.is_grad_enabled():
+            self.stop_here()
         self._call = Call(module, calling_frame(), threading.get_ident(), sys.exc_info()[1])
         self._open_for_call(module.training, torch.is_grad_enabled())
 
@@ -393,6 +417,8 @@ class Recorder:
             return
         if self._call is not None:  # a compiled call before this one that ended in an exception
             self.discard()
+        if self.halt is not None and training and gradients:
+            self.stop_here()
         self._call = Call(None, None, threading.get_ident(), None)
         self._open_for_call(training, gradients)
 

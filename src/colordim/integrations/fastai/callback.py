@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelFitException
 from fastai.optimizer import OptimWrapper
 from torch import Tensor
 
@@ -138,6 +138,8 @@ class RecordingCallback(Callback):  # type: ignore[misc]
         fit = self._fit
         if fit.session is not None and self._is_ours():
             self._settle()
+            if self.learn.training and fit.session.wants_stop():
+                raise CancelFitException
             fit.session.begin("train" if self.learn.training else "valid")
 
     def after_pred(self) -> None:
