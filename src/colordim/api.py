@@ -647,7 +647,7 @@ def record(
         resume=None if position is None else replace(position, attempt=attempt),
         anew=resume == "auto" or resume == {},
         check=check,
-        live=Live(published, lambda: watch and watch.diagnosis) if published and mine.rank == 0 else None,
+        live=Live(published, lambda: watch.diagnosis if watch else None) if published and mine.rank == 0 else None,
         watch=watch,
         told=told,
     )

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 import colordim.run
 from colordim import asking, reading
 from colordim.column import KINDS, PHASES, Kind, Phase
-from colordim.errors import ArgumentError, DependencyError, StreamError
 from colordim.diagnosis.diagnosing import diagnose
 from colordim.diagnosis.finding import Diagnosis
 from colordim.diagnosis.muting import project_mute
 from colordim.diagnosis.read import gather
+from colordim.errors import ArgumentError, DependencyError, StreamError
 from colordim.export import dataframe, uhi
 from colordim.run import StreamKey
 

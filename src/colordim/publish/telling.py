@@ -41,7 +41,7 @@ def tellers(on_finding: OnFinding) -> tuple[Teller, ...]:
                 f"on_finding={each!r} cannot be: take "
                 + (f"{near[0]!r}." if near else '"log", "warn", "stop", a function of the finding, or a list of these.')
             )
-    return found  # type: ignore[return-value]  # checked above
+    return found
 
 
 def wants_stop(on_finding: Any) -> bool:

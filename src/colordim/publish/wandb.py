@@ -66,7 +66,7 @@ class Wandb:
             row[f"colordim/figure/{name}"] = wandb.Image(Image.open(BytesIO(png)))
         if epoch.diagnosis is not None:
             row["colordim/findings"] = wandb.Table(columns=list(FINDINGS), data=rows_of(epoch.diagnosis))
-            run.summary["colordim/diagnosis"] = epoch.diagnosis.sentence
+            row["colordim/diagnosis"] = epoch.diagnosis.sentence
         if self._begun:
             run.log(row)
             return

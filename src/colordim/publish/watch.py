@@ -94,7 +94,7 @@ class Watch:
         self.diagnosis: Diagnosis | None = None
         self._mute = tuple(mute)
         self._wake = threading.Event()
-        self._ended = False
+        self._ended = threading.Event()
         self._alarm: int | None = None  # number of the batch in which a stream was not finite for the first time
         self._thread: threading.Thread | None = None
         self._run: Run | None = None
@@ -130,7 +130,7 @@ class Watch:
         """Diagnose a run whose recording has ended once more, and end the thread."""
         if self._thread is None or self._pid != os.getpid():
             return
-        self._ended = True
+        self._ended.set()
         self._wake.set()
         self._thread.join(_PATIENCE)
         self._thread = None
@@ -142,10 +142,10 @@ class Watch:
 
     def _work(self) -> None:
         alarmed = False
-        while not self._ended:
+        while not self._ended.is_set():
             self._wake.wait(_INTERVAL)
             self._wake.clear()
-            if self._ended:
+            if self._ended.is_set():
                 break
             self._batches = batches = self._recorder.closed_batches - self._since
             epoch = self._recorder.current_epoch
@@ -167,7 +167,7 @@ class Watch:
         try:
             self._run = self._run.refresh() if self._run else Run(RunReader(self._folder))
             until = time.monotonic() + _ARRIVES
-            while batch is not None and not self._ended and time.monotonic() < until:
+            while batch is not None and not self._ended.is_set() and time.monotonic() < until:
                 known = self._run.batches["batch"]
                 if len(known) and known[-1] >= batch:
                     break
