@@ -24,6 +24,7 @@ from colordim.diagnosis.rules import (
     poor_init,
     precision,
     saturation,
+    softmax_twice,
     train_valid_mismatch,
     vanishing_gradients,
 )
@@ -40,6 +41,7 @@ RULES: tuple[Rule, ...] = (
     input_scale.RULE,
     poor_init.RULE,
     overconfident_start.RULE,
+    softmax_twice.RULE,
     learning_rate_too_high.RULE,
     learning_rate_too_low.RULE,
     collapse_and_recover.RULE,

@@ -16,8 +16,8 @@ from colordim.diagnosis.rule import Rule, TooThin
 
 __all__ = ["RULE"]
 
-#: Norm of all gradients relative to its median so far.
-_JUMP = 100.0
+#: Norm of all gradients relative to its median over so many batches before.
+_JUMP, _BEFORE = 100.0, 50
 _FEWEST = 5
 _WHY = (
     "One batch brought gradients many times as large as all before, and the step that follows throws the weights far away. "
@@ -33,7 +33,12 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     course = course_of(evidence)
     if norm.size <= _FEWEST or course.learnt:
         return []
-    jump = np.array([norm[place] / max(np.median(norm[:place]), 1e-30) for place in range(_FEWEST, norm.size)])
+    jump = np.array(
+        [
+            norm[place] / max(np.median(norm[max(place - _BEFORE, 0) : place]), 1e-30)
+            for place in range(_FEWEST, norm.size)
+        ]
+    )
     over = np.flatnonzero(jump > _JUMP)
     if not over.size:
         return []

@@ -19,6 +19,12 @@ _WHY = (
     "An optimiser changes only the parameters that it was given, and these were not among them. "
     "They get gradients, and keep the values that they began with: the layer stays random."
 )
+_WHY_STILL = (
+    "These parameters are in the optimiser and have gradients, and no step has changed a single one of their values. "
+    "A parameter group with a learning rate of zero does that; the layer stays random."
+)
+#: Steps before parameters that have not moved are said to stand still.
+_FEWEST = 5
 
 
 def find(evidence: Evidence) -> Sequence[Finding]:
@@ -53,6 +59,50 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             ),
             _WHY,
             (remedy("add-to-optimizer"),),
+        )
+    ]
+
+
+def _standing(evidence: Evidence) -> Sequence[Finding]:
+    """Find parameters of an optimiser that have gradients, and that none of its steps has changed: a learning rate of zero."""
+    rows = [row for row in layers.parameters(evidence) if row["requires_grad"] and row["in_optimizer"]]
+    still = []
+    moving = 0
+    for row in rows:
+        update, gradient = evidence.get("update", row["path"]), evidence.get("weight_gradient", row["path"])
+        if update is None or gradient is None or np.count_nonzero(update.fired) < _FEWEST:
+            continue
+        changed = bool(np.any(update.zeros != update.size))
+        moving += changed
+        if not changed and np.nanmax(gradient.rms, initial=0.0) > 0:
+            still.append(row)
+    if not still or not moving:
+        return []
+    names = tuple(dict.fromkeys(row["module"] for row in still))
+    return [
+        Finding(
+            "not-in-optimizer",
+            "problem",
+            f"the optimiser does not change {_listed(names)}, although there are gradients",
+            names,
+            0,
+            evidence.length - 1,
+            (
+                Number(
+                    "steps that changed anything there",
+                    0.0,
+                    0.0,
+                    "",
+                    f"of {int(np.count_nonzero(evidence.series['update', still[0]['path']].fired))}",
+                ),
+            ),
+            _WHY_STILL,
+            (
+                remedy(
+                    "add-to-optimizer",
+                    "Look at the learning rate of the parameter group that these are in: it seems to be zero.",
+                ),
+            ),
         )
     ]
 
