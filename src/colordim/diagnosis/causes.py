@@ -21,6 +21,7 @@ _COURSE = frozenset({"plateau", "divergence"})
 BRINGS: Mapping[str, frozenset[str]] = {
     "gradients-not-zeroed": _SIGNAL | _GROWTH | {"learning-rate-too-high", "collapse-and-recover", "train-valid-mismatch"},
     "not-in-optimizer": frozenset({"plateau", "late-start", "learning-rate-too-low"}),
+    "softmax-twice": frozenset({"plateau", "vanishing-gradients", "learning-rate-too-low", "saturation"}),
     "no-gradient": frozenset({"plateau", "late-start", "vanishing-gradients", "learning-rate-too-low", "dead-units"}),
     "input-scale": _SIGNAL | _GROWTH | {"poor-init", "overconfident-start", "collapse-and-recover", "learning-rate-too-high", "learning-rate-too-low"},
     "poor-init": _SIGNAL | _GROWTH | {"overconfident-start", "collapse-and-recover", "learning-rate-too-high", "learning-rate-too-low"},

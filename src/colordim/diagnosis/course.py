@@ -28,6 +28,10 @@ class Course:
         The loss of guessing, ln K of K classes, if the first value fits a cross-entropy; else NaN.
     spread : float
         Standard deviation over the last batches.
+    worst : float
+        The largest loss of any batch after the first.
+    lost : bool
+        Whether the outputs have ended as NaN or infinities.
     """
 
     known: bool
@@ -36,6 +40,8 @@ class Course:
     best: float = math.nan
     guess: float = math.nan
     spread: float = math.nan
+    worst: float = math.nan
+    lost: bool = False
 
     @property
     def base(self) -> float:
@@ -50,12 +56,12 @@ class Course:
     @property
     def learnt(self) -> bool:
         """Whether at least half of it is gone."""
-        return self.known and self.left < 0.5
+        return self.known and not self.lost and self.left < 0.5
 
     @property
     def stuck(self) -> bool:
         """Whether less than a tenth of it is gone."""
-        return self.known and not self.left < 0.9
+        return self.known and (self.lost or not self.left < 0.9)
 
 
 def smoothed(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
@@ -78,4 +84,7 @@ def course_of(evidence: Evidence) -> Course:
     start = float(values[0])
     number = layers.classes(evidence)
     guess = math.log(number) if number and (evidence.length < 1 or start > 0.5 * math.log(number)) else math.nan
-    return Course(True, start, float(means[-1]), float(means.min()), guess, float(values[-width:].std()))
+    last = layers.output(evidence)
+    lost = last is not None and bool(last.nan[-1] + last.inf[-1])
+    spread = float(values[-width:].std())
+    return Course(True, start, float(means[-1]), float(means.min()), guess, spread, float(values[1:].max()), lost)

@@ -90,7 +90,7 @@ def _as_series(run: Run, stream: Stream, block: Block) -> Series:
     at = {name: block.counters[:, i] for i, name in enumerate(COUNTERS)}
     inf = at["pos_inf"] + at["neg_inf"]
     number = at["size"] - at["nan"] - inf
-    total, total_sq, low, high = block.moments.T
+    total, total_sq, least, most = block.moments.T
     with np.errstate(over="ignore", invalid="ignore"):
         rms = np.sqrt(statistics.ratio(total_sq, number))
     nothing = number <= 0
@@ -107,8 +107,8 @@ def _as_series(run: Run, stream: Stream, block: Block) -> Series:
         mean=statistics.mean(total, number),
         std=statistics.std(total, total_sq, number),
         rms=rms,
-        min=np.where(nothing, np.nan, low),
-        max=np.where(nothing, np.nan, high),
+        min=np.where(nothing, np.nan, least),
+        max=np.where(nothing, np.nan, most),
         counts=block.counts[:, low:high].astype(np.float32),
         edges=stream.axis.edges[low : high + 1],
         offset=low,
