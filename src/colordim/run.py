@@ -108,6 +108,11 @@ class Run:
         self._reader.refresh()
         return self
 
+    def apart(self) -> Self:
+        """Return the run as it is now through a reader of its own, for another thread; one in memory itself."""
+        reopen = getattr(self._reader, "reopen", None)
+        return self if reopen is None else type(self)(reopen())
+
     def follow(self, interval: float = 0.5) -> Iterator[int]:
         """Yield the number of batches each time the run has grown, until it ends.
 

@@ -36,10 +36,11 @@ class Number:
     unit: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.name} {_text(self.value, self.unit)}"
+        text = f"{self.name}: {_text(self.value, self.unit)}"
         if self.threshold is None:
             return text
-        return f"{text} ({self.relation} {_text(self.threshold, self.unit)})"
+        unit = "" if self.unit.startswith("of ") else self.unit  # which says of how many, and is said once
+        return f"{text} ({self.relation or 'against'} {_text(self.threshold, unit)})"
 
 
 @dataclass(frozen=True)

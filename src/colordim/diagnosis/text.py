@@ -113,7 +113,7 @@ def _finding(finding: Finding, epochs: Sequence[int], width: int, again: bool) -
 
 
 def _consequence(finding: Finding) -> str:
-    return f"{finding.title}, since batch {finding.first:,}"
+    return f"{finding.title} (from batch {finding.first:,} on)"
 
 
 def _wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]:

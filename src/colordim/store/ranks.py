@@ -54,6 +54,10 @@ class RunReader:
         self._world = 1
         self.refresh()
 
+    def reopen(self) -> RunReader:
+        """Return another reader of the same run, with a snapshot of its own."""
+        return RunReader(self._path)
+
     @property
     def path(self) -> str:
         return str(self._path)

@@ -17,6 +17,7 @@ from colordim import asking, reading
 from colordim.column import COUNTERS, PHASES, Phase, Stream
 from colordim.errors import ArgumentError, StreamError
 from colordim.run import Run
+from colordim.web.findings import findings
 from colordim.web.head import TILE, growth, head, marks
 from colordim.web.tile import arrays_of, pack, tile_columns
 
@@ -261,6 +262,7 @@ ROUTES: dict[str, tuple[Callable[[Run, Parameters], Any], tuple[str, ...]]] = {
     "scalars": (scalars, ("phase", "start", "stop", "points")),
     "units": (units, ("stream", "phase")),
     "facts": (facts, ("stream",)),
+    "findings": (lambda run, _: findings(run), ()),
 }
 
 

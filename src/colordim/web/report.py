@@ -20,6 +20,7 @@ from colordim.run import Run
 from colordim.store.files import replacing
 from colordim.web import bundle
 from colordim.web.answers import ROUTES, to_json
+from colordim.web.findings import findings_now
 from colordim.web.head import head, marks
 from colordim.web.tile import pack, tile_columns
 
@@ -127,6 +128,7 @@ def _blocks(
     )
     yield "head", to_json(_head(run, streams, {phase: width for phase, (width, _) in taken.items()}, tile, exact))
     yield "marks", to_json(_marks(run, shown))
+    yield "findings", to_json(findings_now(run))
     for phase, (width, level) in taken.items():
         for stream in streams:
             found = tile_columns(run, stream, phase, 0, run.length(phase), width, level)

@@ -30,6 +30,7 @@ import { askJson } from "./source.js";
 import { RIM, Stage } from "./stage.js";
 import { DEFAULTS, fragmentOf, pair, stateFrom, stripsOf } from "./state.js";
 import { orderedStreams, showWall } from "./wall.js";
+import { fillExplanation, verdicts } from "./verdict.js";
 import { symmetricWindow } from "./window.js";
 
 /** Changes of these build the page anew; all others only draw it anew. */
@@ -81,6 +82,8 @@ export class App {
     this.looking = 0;
     this.opened = 0;
     this.top = make("header", { class: "cd-top" });
+    this.verdict = make("section", { class: "cd-verdicts", "aria-label": "diagnosis", "aria-live": "polite" });
+    this.explanation = make("aside", { class: "cd-explanation", hidden: true });
     this.controls = make("div", { class: "cd-controls", role: "toolbar", "aria-label": "what is shown" });
     this.content = make("div", { class: "cd-content" });
     this.scroller = make("main", { class: "cd-scroll", tabindex: -1 }, [this.content]);
@@ -89,7 +92,7 @@ export class App {
     this.root = element;
     element.classList.add("colordim");
     /** @type {any} */ (element).colordim = this; // for scripts and tests of the page
-    element.replaceChildren(this.top, this.controls, this.scroller, this.spoken, this.help);
+    element.replaceChildren(this.top, this.verdict, this.controls, make("div", { class: "cd-middle" }, [this.scroller, this.explanation]), this.spoken, this.help);
     this.stage = new Stage(this.scroller, this.content);
     this.pointer = new Pointer(this);
     this.brush = new Brush(this);
@@ -171,6 +174,10 @@ export class App {
     else if (STRUCTURE.some(changed)) this.render();
     else {
       if (["window", "color", "map", "lines"].some(changed)) this.showControls();
+      if (changed("why")) {
+        this.showVerdict();
+        if (state.why) /** @type {HTMLElement | null} */ (this.explanation.querySelector(`[data-number="${state.why}"] summary`) ?? this.explanation.querySelector("h2"))?.focus();
+      }
       this.stage.invalidate();
     }
   }
@@ -298,7 +305,7 @@ export class App {
    * @param {string} path
    */
   async load(source, path) {
-    const model = new RunModel(source, await askJson(source, "head"), path, () => this.stage.invalidate());
+    const model = new RunModel(source, await askJson(source, "head"), path, () => this.stage.invalidate(), () => this.found());
     model.follow((streams) => this.grown(model, streams));
     return model;
   }
@@ -320,6 +327,30 @@ export class App {
       this.showTop();
       this.stage.invalidate();
     }
+  }
+
+  /** Something else is known to be wrong. */
+  found() {
+    if (this.closed) return;
+    if (this.state.order === "trouble") this.render();
+    else {
+      this.showVerdict();
+      this.stage.invalidate();
+    }
+  }
+
+  /** The sentence under the title, and what is behind it. */
+  showVerdict() {
+    const key = this.verdict.contains(document.activeElement) || this.explanation.contains(document.activeElement) ? this.focusKey() : "";
+    this.verdict.replaceChildren(...verdicts(this));
+    this.verdict.hidden = !this.verdict.firstChild;
+    fillExplanation(this, this.explanation);
+    if (key) this.refocus(key);
+  }
+
+  closeWhy() {
+    this.set({ why: "" });
+    this.refocus('[data-key="why"]');
   }
 
   /** Batches when the run was heard of last. */
@@ -344,6 +375,7 @@ export class App {
     this.inks = readInks(this.root);
     this.content.replaceChildren(this.stage.canvas);
     this.showTop();
+    this.showVerdict();
     this.showControls();
     this.brush.element.hidden = !this.model;
     const page = this.model ? (this.state.layer ? `layer ${this.state.layer}` : "wall") : "runs";
@@ -366,7 +398,7 @@ export class App {
   shownNames = "";
   dark = false;
   /** @type {import("./marks.js").Inks} */
-  inks = { ink: "#000", muted: "#666", rule: "#ccc", paper: "#fff", zero: "#d00", epoch: "#225", notFinite: "#e0218a", bad: "#b3125f", lines: ["#0072B2"] };
+  inks = { ink: "#000", muted: "#666", rule: "#ccc", paper: "#fff", zero: "#d00", epoch: "#225", notFinite: "#e0218a", bad: "#b3125f", problem: "#b8400a", warning: "#8a6100", note: "#0063a5", lines: ["#0072B2"] };
 
   /** What has the focus, in a way that outlives building the page anew. */
   focusKey() {
@@ -492,6 +524,8 @@ export class App {
       else this.showTop();
       this.shownNames = names;
     }
+    if (this.model?.begun) this.model.findings.begin();
+    if (this.other?.begun || this.model?.begun) this.other?.findings.begin();
     for (const each of this.frames) each();
   }
 
@@ -532,7 +566,7 @@ export class App {
 
   /** Whether everything has come that is in view, and what is known of the batches. */
   get settled() {
-    return this.drawn && [this.model, this.other].every((model) => !model || model.marked);
+    return this.drawn && [this.model, this.other].every((model) => !model || (model.marked && model.findings.settled));
   }
 
   /** Whether all maps in view are drawn. */
@@ -601,7 +635,8 @@ export class App {
       if (writing) {
         if (this.state.find) this.set({ find: "" });
         else target.blur();
-      } else if (this.state.layer) this.back();
+      } else if (this.explanation.contains(target)) this.closeWhy();
+      else if (this.state.layer) this.back();
       else if (this.state.find) this.set({ find: "" });
       else return false;
     } else if (key === "Enter" && writing) {
@@ -687,7 +722,7 @@ function readInks(root) {
   /** @param {string} name */
   const of = (name) => style.getPropertyValue(`--cd-${name}`).trim();
   return {
-    ink: of("ink"), muted: of("muted"), rule: of("rule"), paper: of("paper"), zero: of("zero"), epoch: of("epoch"), notFinite: of("not-finite"), bad: of("bad"),
+    ink: of("ink"), muted: of("muted"), rule: of("rule"), paper: of("paper"), zero: of("zero"), epoch: of("epoch"), notFinite: of("not-finite"), bad: of("bad"), problem: of("problem"), warning: of("warning"), note: of("note"),
     lines: [of("line-1"), of("line-2"), of("line-3"), of("line-4"), of("line-5"), of("line-6")],
   };
 }

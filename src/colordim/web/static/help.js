@@ -9,6 +9,7 @@ const READING = [
   ["One bright line at zero and nothing above", "in a ReLU: the layer is dead. The title says “only zeros since batch …”, or “NaN or Inf from batch …”."],
   ["Colour in the strips at the edges", "is what lies outside the window. It is counted, only not in view: choose another window."],
   ["Magenta bars over columns", "are batches with NaN or infinite values."],
+  ["A bracket over columns, and the same sign beside a name", "mark the batches and the layers of a finding: ▲ and a solid line for a problem, ◆ and dashes for a warning, ● and dots for what is worth knowing. The sentence under the title says the worst; “why” says what to try."],
   ["Thin vertical lines", "are the beginnings of epochs; the dashed line is zero."],
 ];
 

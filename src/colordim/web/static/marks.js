@@ -4,7 +4,7 @@
  *
  * @typedef {import("./stage.js").Box} Box
  * @typedef {import("./heat.js").View} View
- * @typedef {{ink: string, muted: string, rule: string, paper: string, zero: string, epoch: string, notFinite: string, bad: string, lines: string[]}} Inks
+ * @typedef {{ink: string, muted: string, rule: string, paper: string, zero: string, epoch: string, notFinite: string, bad: string, problem: string, warning: string, note: string, lines: string[]}} Inks
  */
 import { countText, valueText } from "./format.js";
 import { forward, linearTicks, windowTicks } from "./window.js";
@@ -70,7 +70,7 @@ export function drawEpochs(ctx, box, view, epochs, inks, ratio, named = false) {
     ctx.globalAlpha = 1;
     if (named) {
       const text = `${word}${number}`;
-      write(ctx, text, x + 2 * ratio, box.y - 4 * ratio, { size: 10 * ratio, color: inks.epoch });
+      write(ctx, text, x + 2 * ratio, box.y - 8 * ratio, { size: 10 * ratio, color: inks.epoch });
       word = "";
     }
   }

@@ -9,14 +9,16 @@
  * @typedef {import("./stage.js").Box} Box
  */
 import { make, shortName } from "./dom.js";
+import { drawFindings } from "./findings.js";
 import { countText, percentText, valueText } from "./format.js";
 import { bands } from "./heat.js";
 import { drawBatches, drawEpochs, drawFrame, drawNotFinite, drawValues, drawZero, valuePlace, write } from "./marks.js";
 import { meanAndStd } from "./columns.js";
-import { trouble } from "./run.js";
+import { isTroubled } from "./run.js";
+import { badgeOf } from "./verdict.js";
 
 /** Room beside and below the map, in pixels of CSS. */
-export const GUTTER = { left: 40, bottom: 16, top: 5 };
+export const GUTTER = { left: 40, bottom: 16, top: 8 };
 
 /** Opacity of the maps of layers without trouble, where these are to stand back. */
 const FAINT = 0.3;
@@ -44,14 +46,17 @@ export class Panel {
     this.plot = make("div", { class: "cd-plot", role: "img", "aria-label": `Histogram of ${shortName(stream.name)} in each ${phase} batch as colours` });
     this.cursor = make("i", { class: "cd-cursor" });
     this.plot.append(this.cursor);
+    /** What was known to be wrong when the badge was made. */
+    this.marked = "";
     this.note = make("span", { class: "cd-note" });
     const title = options.mark ? `${stream.name} · ${options.mark}` : stream.name;
     this.name = make("button", { class: "cd-name", type: "button", title: shortName(title, 400), on: { click: () => app.openLayer(stream) } }, [
       make("bdi", { text: shortName(title) }),
     ]);
     const type = [stream.module, stream.shape].filter(Boolean).join("  ");
+    this.title = make("h3", {}, [this.name]);
     this.element = make("article", { class: "cd-panel", "data-stream": stream.id, "data-phase": phase }, [
-      make("header", {}, [make("h3", {}, [this.name]), this.note, make("p", { class: "cd-type", title: `${stream.module}(${shortName(stream.arguments, 300)})`, text: type })]),
+      make("header", {}, [this.title, this.note, make("p", { class: "cd-type", title: `${stream.module}(${shortName(stream.arguments, 300)})`, text: type })]),
       this.plot,
     ]);
     app.stage.add({ element: this.plot, foresee: (box, ratio) => this.foresee(box, ratio), prepare: (box, ratio) => this.prepare(box, ratio), draw: (ctx, box, ratio) => this.draw(ctx, box, ratio) });
@@ -96,6 +101,7 @@ export class Panel {
     const window = this.app.knownWindow(this.model, this.stream, this.phase);
     this.prepared = { least: Infinity, most: 0, complete: false, error: "" };
     const inner = this.inner(box, ratio);
+    this.mark();
     if (!window) return;
     const rows = 2 * Math.max(Math.round(bands(inner.h).window / ratio / 2), 4);
     this.prepared = this.heat.prepare(this.view, Math.floor(inner.w / ratio), window, rows, this.app.state.color);
@@ -116,7 +122,7 @@ export class Panel {
       return;
     }
     const inks = app.inks;
-    const faint = app.state.dim === "healthy" && !trouble(model.summary(this.stream, this.phase));
+    const faint = app.state.dim === "healthy" && !isTroubled(model, this.stream, this.phase);
     this.element.classList.toggle("cd-faint", faint);
     if (faint) ctx.globalAlpha = FAINT;
     this.heat.paint(ctx, inner, view, app.scale, app.colors, app.state.color);
@@ -132,6 +138,7 @@ export class Panel {
     if (app.state.lines === "mean") this.drawMean(ctx, field, ratio);
     ctx.restore();
     drawEpochs(ctx, inner, view, model.marks.epochs[this.phase], inks, ratio, this.options.named);
+    if (this.phase === "train") drawFindings(ctx, inner, view, model.findings.of(this.stream), inks, ratio);
     this.options.overlay?.(ctx, inner, ratio);
     drawFrame(ctx, field, inks);
     drawValues(ctx, field, window, inks, ratio);
@@ -141,6 +148,16 @@ export class Panel {
     if (outside.over > 0) write(ctx, `${percentText(outside.over)} above`, inner.x + inner.w - 4 * ratio, field.y + 11 * ratio, text);
     if (outside.under > 0) write(ctx, `${percentText(outside.under)} below`, inner.x + inner.w - 4 * ratio, field.y + field.h - 4 * ratio, text);
     if (this.prepared.error) write(ctx, this.prepared.error, inner.x + 6 * ratio, field.y + field.h / 2, { size: 11 * ratio, color: inks.muted });
+  }
+
+  /** Put a badge beside the name if something is wrong with the layer. */
+  mark() {
+    const { findings } = this.model;
+    if (this.marked === findings.text) return;
+    this.marked = findings.text;
+    const badge = badgeOf(this.app, this.model, this.stream);
+    this.title.querySelector(".cd-badge")?.remove();
+    if (badge) this.title.append(badge);
   }
 
   /** Shares of the values on show that lie outside the window. */

@@ -21,6 +21,7 @@
  */
 import { axisOf } from "./axis.js";
 import { COUNT_OF_CODE } from "./codes.js";
+import { Findings } from "./findings.js";
 import { HeatMap } from "./heat.js";
 import { askJson } from "./source.js";
 import { TileStore } from "./tiles.js";
@@ -34,6 +35,17 @@ const QUIET = 60;
  */
 export function trouble(summary) {
   return summary ? (summary.notFinite > 0 ? 2 : 0) + (summary.dead ? 1 : 0) : 0;
+}
+
+/**
+ * Whether something is wrong with a layer: by the diagnosis, or by what can be counted as long as there is none.
+ * @param {RunModel} model
+ * @param {Stream} stream
+ * @param {Phase} phase
+ */
+export function isTroubled(model, stream, phase) {
+  if (model.findings.diagnosis) return model.findings.rank(stream) < Infinity;
+  return trouble(model.summary(stream, phase)) > 0;
 }
 
 /** Share of them that has to be known before anything is drawn; the window hardly ever changes with the others. */
@@ -53,12 +65,14 @@ export class RunModel {
    * @param {any} head
    * @param {string} path
    * @param {() => void} onData Called when tiles have come.
+   * @param {() => void} [onFindings] Called when something else is known to be wrong.
    */
-  constructor(source, head, path, onData) {
+  constructor(source, head, path, onData, onFindings = onData) {
     this.source = source;
     this.head = head;
     this.path = path;
     this.store = new TileStore(source, onData);
+    this.findings = new Findings(source, onFindings);
     /** @type {Map<string, HeatMap>} */
     this.heats = new Map();
     /** @type {Map<string, {version: number, summary: Summary}>} */
@@ -123,6 +137,7 @@ export class RunModel {
   close() {
     this.stop();
     clearTimeout(this.waiting);
+    this.findings.close();
     this.store.close();
   }
 

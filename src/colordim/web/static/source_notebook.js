@@ -100,7 +100,7 @@ export function notebookSource(model) {
       growth = now;
       for (const callback of callbacks) callback(growth);
     }
-    if (content.push && (content.route === "scalars" || content.route === "marks")) logged.set(`${content.route} ${content.phase}`, answer);
+    if (content.push && ["scalars", "marks", "findings"].includes(content.route)) logged.set(`${content.route} ${content.phase}`, answer);
     if (content.push) answerFromCache();
   }
 
@@ -127,7 +127,7 @@ export function notebookSource(model) {
       questions.set(key, question);
       sendNext();
     }
-    const instead = logged.get(route === "marks" ? "marks " : `${route} ${parameters.phase ?? "train"}`);
+    const instead = logged.get(route === "marks" || route === "findings" ? `${route} ` : `${route} ${parameters.phase ?? "train"}`);
     return Promise.race([question.answer, busy(key, instead)]);
   }
 

@@ -74,6 +74,8 @@ export function reportSource(page) {
     head: () => headOfReport,
     growth: () => headOfReport,
     marks: () => json("marks"),
+    // reports of before have none
+    findings: async () => (blocks.has("findings") ? json("findings") : { diagnosis: null, error: null, again: null }),
     column,
     scalars: ({ phase = "train" }) => json(`scalars ${phase}`),
     // of the epochs that are there, the one nearest to what is asked for; the answer says which

@@ -22,13 +22,14 @@
  * @property {string} epoch Of twin peaks; empty for the last.
  * @property {string} pins Batches that are compared, "A" or "A,B"; those of the validation as "v12".
  * @property {"" | "log"} counts Scale of the bars of a column's histogram.
+ * @property {string} why Number of the finding that is explained beside the panels; empty for none.
  * @property {string} open Blocks that are unfolded, with commas between.
  */
 
 /** @type {State} */
 export const DEFAULTS = {
   run: "", with: "", layer: "", kind: "activation", phase: "train", window: "shared", color: "share", map: "viridis",
-  theme: "auto", x: "", order: "call", find: "", strips: "", lines: "", dim: "", tab: "", epoch: "", pins: "", counts: "", open: "",
+  theme: "auto", x: "", order: "call", find: "", strips: "", lines: "", dim: "", tab: "", epoch: "", pins: "", counts: "", why: "", open: "",
 };
 
 /** What may be in an address, where it is not free text. @type {{[name: string]: RegExp}} */
@@ -45,6 +46,7 @@ const ALLOWED = {
   epoch: /^\d*$/,
   pins: /^$|^v?\d{1,12}(,v?\d{1,12})?$/,
   counts: /^(log)?$/,
+  why: /^\d{0,2}$/,
 };
 
 /**

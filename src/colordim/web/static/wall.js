@@ -92,6 +92,12 @@ export function orderedStreams(app) {
     const summary = summaries.get(stream);
     return (order === "zeros" ? 0 : trouble(summary)) + (summary?.zeros || 0) / 2;
   };
+  const { findings } = model;
+  if (order === "trouble" && findings.diagnosis) {
+    const ranks = new Map(streams.map((stream) => [stream, findings.rank(stream)]));
+    const of_ = (/** @type {Stream} */ stream) => ranks.get(stream) ?? Infinity;
+    return [...streams].sort((a, b) => (of_(a) !== of_(b) ? of_(a) - of_(b) : rank(b) - rank(a)));
+  }
   /** @param {Stream} stream */
   const odd = (stream) => summaries.get(stream)?.odd ?? Infinity;
   // of those with NaN the first comes first: the others follow from it
