@@ -525,3 +525,14 @@ def test_without_fastai_it_says_what_to_install() -> None:
     code = "import sys; sys.modules['fastai'] = None; import colordim.fastai"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'pip install "colordim[fastai]"' in result.stderr.splitlines()[-1]
+
+
+def test_a_finding_stops_the_fit_if_it_may(tmp_path: Path, stops_after: Callable[[int], None]) -> None:
+    stops_after(2)
+    for on_finding, batches in (("stop", 2), ("log", 6)):
+        callback = RecordingCallback(folder=tmp_path / str(batches), on_finding=on_finding)
+        learn = learner(tmp_path, callback)
+        learn.fit(2)
+        assert callback.run.length("train") == batches
+        assert callback.run.ended == "stopped"
+        assert not learn.model.body._forward_hooks

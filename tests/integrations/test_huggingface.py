@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -515,3 +515,12 @@ def test_two_ranks_are_one_run(tmp_path: Path) -> None:
     assert run.moments(run.stream("classifier.weight", "weight"))["size"].tolist() == [2 * WIDTH] * 2
     state = json.loads((tmp_path / "out" / "checkpoint-2" / "colordim.json").read_text())
     assert (state["train"], state["valid"]) == (2, 1)
+
+
+def test_a_finding_stops_the_training_if_it_may(tmp_path: Path, stops_after: Callable[[int], None]) -> None:
+    stops_after(2)
+    for on_finding, batches in (("stop", 2), ("log", 3)):
+        callback = ColorDimCallback(folder=tmp_path / str(batches), on_finding=on_finding)
+        trainer(tmp_path, callback).train()
+        assert callback.run.length("train") == batches
+        assert callback.run.ended == "stopped"

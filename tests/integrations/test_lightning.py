@@ -686,3 +686,15 @@ def test_two_processes_are_one_run_that_adds_up(tmp_path: Path) -> None:
     assert found["ddp_spawn"] == [4, 4]
     assert "pytorch_lightning.callbacks.callback" in found["bases"]
     assert "lightning.pytorch.callbacks.callback" not in found["bases"]
+
+
+def test_a_finding_stops_the_fit_if_it_may(
+    trainer: Callable[..., pl.Trainer], tmp_path: Path, stops_after: Callable[[int], None]
+) -> None:
+    stops_after(5)  # three training batches, a validation, and the first training batch of the second epoch
+    for on_finding, batches in ((["log", "stop"], 4), ("log", 6)):
+        callback = ColorDim(folder=tmp_path / str(batches), on_finding=on_finding)
+        fit = trainer(callback)
+        fit.fit(Net(), loader(TRAIN), loader(VALID))
+        assert callback.run.length("train") == batches
+        assert callback.run.ended == "stopped"

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 import colordim
-from colordim.errors import ArgumentError, RecordingError
+from colordim.diagnosis import Finding
+from colordim.errors import ArgumentError, ColordimWarning, RecordingError
 from colordim.integrations.session import Session
 
 
@@ -340,3 +342,37 @@ def test_wrong_options_are_told_at_once() -> None:
         Session(xyzzy=1)
     with pytest.raises(ArgumentError, match="leave optimizer= out"):
         Session(optimizer=1)
+
+
+def test_functions_of_findings_are_in_no_copy(tmp_path: Path) -> None:
+    session = Session(folder=tmp_path / "run", on_finding=["stop", lambda finding: None])
+    for other in (copy.deepcopy(session), pickle.loads(pickle.dumps(session))):
+        assert other.options["on_finding"] == ["stop"]
+
+
+def test_a_managed_recording_says_that_it_wants_to_stop_and_raises_nothing(tmp_path: Path) -> None:
+    net, session = model(), Session(folder=tmp_path / "run", on_finding="stop")
+    session.start(net)
+    assert not session.wants_stop()
+    finding = Finding("plateau", "problem", "it does not move", (), 0, 1, (), "why")
+    with pytest.warns(ColordimWarning, match="has stopped the training. Problem: it does not move"):
+        session.recording._halt(finding)
+    assert session.wants_stop()
+    assert session.recording.stopped_by is finding
+    batches(session, net, 1)
+    session.stop()
+    assert session.run.length("train") == 1
+
+
+def test_all_ranks_stop_together(tmp_path: Path) -> None:
+    """Two processes, of which only the first has found something."""
+    torch.multiprocessing.spawn(_rank, (str(tmp_path / "meet"),), 2)
+
+
+def _rank(rank: int, meet: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+    session = Session(on_finding="stop")
+    assert not session.wants_stop()
+    session._attached, session._recording = rank == 0, SimpleNamespace(stopped_by=object())  # type: ignore[assignment]
+    assert session.wants_stop()
+    torch.distributed.destroy_process_group()

@@ -54,7 +54,7 @@ export class Panel {
       make("bdi", { text: shortName(title) }),
     ]);
     const type = [stream.module, stream.shape].filter(Boolean).join("  ");
-    this.title = make("h3", {}, [this.name]);
+    this.title = make("div", { class: "cd-title" }, [make("h3", {}, [this.name])]);
     this.element = make("article", { class: "cd-panel", "data-stream": stream.id, "data-phase": phase }, [
       make("header", {}, [this.title, this.note, make("p", { class: "cd-type", title: `${stream.module}(${shortName(stream.arguments, 300)})`, text: type })]),
       this.plot,
