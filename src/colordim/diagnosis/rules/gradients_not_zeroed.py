@@ -20,7 +20,7 @@ from colordim.diagnosis.rule import Rule, TooThin
 __all__ = ["RULE"]
 
 #: Von Neumann's ratio of a series: mean square of its differences over twice its variance. 1 for independent values, 0 for a smooth course.
-_RATIO = 0.15
+_RATIO = 0.1
 _FEWEST, _MOST = 24, 96
 _WHY = (
     "PyTorch adds each backward pass to the gradients that are there, until somebody sets them to zero. "

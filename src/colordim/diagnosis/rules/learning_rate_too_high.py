@@ -18,7 +18,7 @@ __all__ = ["RULE"]
 
 #: log10 of the step relative to the weights. The rule of thumb is -3 (CS231n notes 3); above -1 TheDeepChecker calls it too fast.
 #: In healthy trainings 95 % of the first epochs' medians lie below -1.84 (docs/diagnosis.md).
-_LARGE, _HUGE = -1.4, -1.0
+_LARGE, _HUGE = -1.2, -1.0
 #: Batches over which the steps are averaged.
 _WIDTH = 5
 #: Without updates: a loss that rises to so many times that of guessing, while the outputs of layers grow so many times.

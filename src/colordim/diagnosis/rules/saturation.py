@@ -20,7 +20,7 @@ _FLAT = {"Tanh": 2.0, "Sigmoid": 4.0, "Hardtanh": 1.0, "Hardsigmoid": 4.0, "Soft
 #: Where the input was not recorded: of the way from the middle to an end, also borders of buckets.
 _END = 0.875
 #: Share of the values. SageMaker Debugger and DeepDiagnosis take half.
-_SHARE = 0.5
+_SHARE, _ALMOST_ALL = 0.5, 0.8
 _RECURRENT = ("GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell")
 _FEWEST = 8
 _WHY = (
@@ -50,8 +50,8 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     if not found:
         return []
     found.sort(key=lambda each: (each[2], each[0].stream.order))
-    severity: Severity = "warning" if course.learnt else "problem"
     worst = max(share for _, share, _ in found)
+    severity: Severity = "warning" if course.learnt and worst < _ALMOST_ALL else "problem"
     first = found[0]
     return [
         Finding(
