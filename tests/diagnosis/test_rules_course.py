@@ -84,7 +84,9 @@ def test_without_updates_nothing_is_said_of_small_steps(learning: Any) -> None:
 def test_a_crash_is_a_fall_from_a_peak_that_was_risen_to() -> None:
     rise = np.geomspace(1, 8, 20)
     rms = np.concatenate([rise, [8.0, 1.0], rise, [0.5], np.full(10, 0.5)])
-    assert collapse_and_recover.crashes(rms) == [(21, pytest.approx(8.0)), (42, pytest.approx(16.0))]
+    places, factors = zip(*collapse_and_recover.crashes(rms), strict=True)
+    assert places == (21, 42)
+    assert factors == pytest.approx((8.0, 16.0))
 
 
 def test_values_that_fade_slowly_do_not_crash() -> None:
@@ -153,8 +155,8 @@ def test_gradients_that_jump_a_thousandfold(learning: Any) -> None:
 
 
 def test_gradients_that_are_never_zeroed_wander(learning: Any) -> None:
-    for name in "abcdefgh":  # a random walk may look straight, eight of them do not
-        learning.add("weight_gradient", f"{name}.weight", list(np.cumsum(learning.normal(shape=(10, 10)), axis=0)))
+    for name in ("first", "second", "head"):
+        learning.add("weight_gradient", f"{name}.weight", list(np.cumsum(np.add(learning.normal(), 0.1), axis=0)))
     (found,) = gradients_not_zeroed.find(learning.evidence())
     assert found.remedies[0].key == "zero-grad"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,9 +103,11 @@ def sides(train: Any, valid: Any, epochs: int = 3) -> Passes:
     """Return histograms of two Gaussians over equal bins, the same in each epoch."""
     edges = np.linspace(-10, 10, 101)
     counts = [np.histogram(each, edges)[0].astype(float) for each in (train, valid)]
-    both = [np.tile(each, (epochs, 1)) for each in counts]
     zero, size = np.zeros(epochs), np.full(epochs, float(np.size(train)))
-    return Passes(np.arange(epochs), np.arange(1, epochs + 1) * 20, *both, zero, zero, size, size, edges)  # type: ignore[arg-type]
+    return Passes(
+        epoch=np.arange(epochs), end=np.arange(1, epochs + 1) * 20, train=np.tile(counts[0], (epochs, 1)),
+        valid=np.tile(counts[1], (epochs, 1)), train_zeros=zero, valid_zeros=zero, train_size=size, valid_size=size, edges=edges,
+    )  # fmt: skip
 
 
 def test_a_validation_that_sees_something_else(learning: Any) -> None:
@@ -126,10 +129,9 @@ def test_a_network_that_overfits_sees_the_same(learning: Any) -> None:
 def test_dropout_that_stays_on_in_validation(learning: Any) -> None:
     learning.valid_loss = [1.0, 1.0, 1.0]
     learning.add("activation", "drop", module="Dropout")
-    passes = sides(np.ones(100), np.ones(100))
+    learning.passes["head"] = sides(np.ones(100), np.ones(100))
     half = np.full(3, 50.0)
-    learning.passes["head"] = passes
-    learning.passes["drop"] = Passes(*(half if i in (4, 5) else value for i, value in enumerate(vars(passes).values())))  # type: ignore[arg-type]
+    learning.passes["drop"] = replace(sides(np.ones(100), np.ones(100)), train_zeros=half, valid_zeros=half)
     (found,) = train_valid_mismatch.find(learning.evidence())
     assert (found.layers, found.remedies[0].key) == (("drop",), "eval-mode")
 
