@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from colordim.diagnosis import layers
 from colordim.diagnosis.evidence import Evidence
 from colordim.diagnosis.finding import Finding, Number
 from colordim.diagnosis.remedies import remedy
@@ -35,8 +36,12 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         raise TooThin(
             'gradients of weights were not recorded: colordim.record(model, kinds="all", optimizer=optimizer).'
         )
+    # Nobody zeroes the gradients of what is in no optimiser, and nothing comes of it.
+    outside = {row["path"] for row in layers.parameters(evidence) if row.get("in_optimizer") is False}
     ratios, growth = [], []
     for each in series:
+        if each.name in outside:
+            continue
         single = each[(each.first == each.last) & each.fired & np.isfinite(each.mean)][:_MOST]
         if len(single) < _FEWEST or not np.ptp(single.mean) > 0:
             continue

@@ -20,7 +20,7 @@ __all__ = ["RULE"]
 #: transformer of width 64 gives 0.16. Outside of these limits each layer scales the signal by more than ten.
 _SMALL, _LARGE = 0.1, 4.0
 #: How many times smaller or larger the signal may become over all hidden layers, and from how many layers on that is asked.
-_SIGNAL, _DEEP = 300.0, 4
+_SIGNAL, _DEEP = 100.0, 4
 _WHY_SCALE = (
     "Each layer multiplies the spread of its input by about std(weight) * sqrt(fan-in); over several layers that is a power. "
     "Much below one the signal and its gradient die out, much above one they explode, before the first step."
