@@ -281,7 +281,7 @@ _ALL = (
     Architecture("mlp3", _mlp, Recipe(data="digits", depth=2, lr=3e-3), FLAT),
     Architecture("mlp8", _mlp, Recipe(**IMAGES, depth=7, width=128, lr=5e-4), FLAT),
     Architecture("tanh5", _mlp, Recipe(data="digits", depth=4, activation="tanh", optimizer="sgd", lr=0.03), FLAT),
-    Architecture("wine", _mlp, Recipe(**TABLE, data="wine", depth=2, width=32), FLAT),
+    Architecture("wine", _mlp, Recipe(**TABLE, data="wine", depth=2, width=32, lr=5e-3), FLAT),
     Architecture("regression", _mlp, Recipe(**REGRESSION, depth=2, width=32, init="default"), FLAT),
     Architecture("cnn", _cnn, Recipe(**IMAGES, depth=4, lr=3e-3), CONV),
     Architecture("cnn_bn", _cnn, Recipe(**IMAGES, depth=4, lr=3e-3, norm="batch"), CONV),
