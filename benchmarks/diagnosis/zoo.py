@@ -266,7 +266,7 @@ def _gru(recipe: Recipe) -> tuple[dict[str, nn.Module], int]:
 
 FLAT = ("linear{}", "norm{}", "act{}")
 CONV = ("conv{}", "norm{}", "act{}")
-TABLE: dict[str, Any] = {"batch_size": 16, "epochs": 20}
+
 REGRESSION: dict[str, Any] = {
     "data": "diabetes",
     "batch_size": 32,
@@ -281,7 +281,7 @@ _ALL = (
     Architecture("mlp3", _mlp, Recipe(data="digits", depth=2, lr=3e-3), FLAT),
     Architecture("mlp8", _mlp, Recipe(**IMAGES, depth=7, width=128, lr=5e-4), FLAT),
     Architecture("tanh5", _mlp, Recipe(data="digits", depth=4, activation="tanh", optimizer="sgd", lr=0.03), FLAT),
-    Architecture("wine", _mlp, Recipe(**TABLE, data="wine", depth=2, width=32, lr=5e-3), FLAT),
+    Architecture("wine", _mlp, Recipe(batch_size=8, epochs=20, data="wine", depth=2, width=32, lr=5e-3), FLAT),
     Architecture("regression", _mlp, Recipe(**REGRESSION, depth=2, width=32, init="default"), FLAT),
     Architecture("cnn", _cnn, Recipe(**IMAGES, depth=4, lr=3e-3), CONV),
     Architecture("cnn_bn", _cnn, Recipe(**IMAGES, depth=4, lr=3e-3, norm="batch"), CONV),
@@ -294,7 +294,10 @@ _ALL = (
     ),
     Architecture("gru", _gru, Recipe(depth=1, init="default", lr=5e-3), FLAT),
     Architecture(
-        "mlp_gelu", _mlp, Recipe(**TABLE, data="cancer", depth=3, width=48, activation="gelu", dropout=0.2), FLAT
+        "mlp_gelu",
+        _mlp,
+        Recipe(batch_size=16, epochs=15, data="cancer", depth=3, width=48, activation="gelu", dropout=0.2),
+        FLAT,
     ),
     Architecture("cnn_gn", _cnn, Recipe(depth=3, norm="group", activation="leaky_relu", lr=3e-3, epochs=15), CONV),
 )
