@@ -73,7 +73,8 @@ class Oracle:
         """Measure std(dW) / std(W) of each parameter of two dimensions or more."""
         for name, parameter in self._model.named_parameters():
             if name in self._before and parameter.dim() > 1:
-                moved, spread = float((parameter - self._before[name]).std()), float(self._before[name].std())
+                change, spread = parameter - self._before[name], float(self._before[name].std())
+                moved = float(change.std()) or float(change.abs().max())  # alike, and yet not still
                 ratio = moved / spread if spread else math.inf if moved else 0.0
                 self.update_ratios.setdefault(name, []).append((batch, ratio))
 

@@ -12,6 +12,7 @@ from benchmarks.diagnosis.initial import initialise
 from benchmarks.diagnosis.oracle import Oracle
 from benchmarks.diagnosis.run import cached, fill
 from benchmarks.diagnosis.spec import Recipe, Spec
+from benchmarks.diagnosis.symptoms import true_symptoms
 from benchmarks.diagnosis.train import read_truth, train
 from benchmarks.diagnosis.zoo import ARCHITECTURES, build
 from torch import nn
@@ -137,3 +138,17 @@ def test_a_cache_is_filled_once_and_broken_trainings_are_named(tmp_path: Path) -
     before = (folder / "truth.json").stat().st_mtime_ns
     assert fill([good], tmp_path, jobs=1) == []
     assert (folder / "truth.json").stat().st_mtime_ns == before
+
+
+def test_true_symptoms_are_those_of_the_tensors() -> None:
+    def said(**changes: Any) -> dict[str, tuple[str, ...]]:
+        return true_symptoms(train(spec(**changes), None))
+
+    assert said() == {}
+    assert said(left_out=("linear1",)) == {"not-in-optimizer": ("linear1.weight",)}
+    assert said(detach="act1") == {"no-gradient": ("linear1.weight",)}
+    assert said(frozen=("linear1",)) == {}
+    assert "act2" in said(dead=("linear2", 1.0))["dead-units"]
+    assert "learning-rate-too-low" in said(lr=1e-7)
+    assert "learning-rate-too-high" in said(lr=3.0)
+    assert said(nan=("log", "act1", 3))["not-finite"] == ("log",)
