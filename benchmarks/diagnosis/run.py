@@ -46,7 +46,8 @@ def fill(specs: list[Spec], cache: Path, jobs: int = 2, rivals: bool = False, re
     """
     cache.mkdir(parents=True, exist_ok=True)
     missing = [spec for spec in specs if not _complete(cache / spec.id, rivals)]
-    missing.sort(key=lambda spec: spec.id[-6:])  # mixed: what an interruption leaves is a sample of all of it
+    # Mixed: what an interruption leaves is a sample of all of it. With rivals from the other end: two may fill one cache.
+    missing.sort(key=lambda spec: spec.id[-6:], reverse=rivals)
     failed, begun = [], time.monotonic()
     # A fresh process per training would import torch each time; forked ones would share its threads.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -70,6 +71,8 @@ def _complete(folder: Path, rivals: bool) -> bool:
 
 
 def _one(spec: Spec, cache: Path, rivals: bool, record: bool) -> str | None:
+    if _complete(cache / spec.id, rivals):  # by another process, meanwhile
+        return None
     warnings.simplefilter("ignore")  # of torch, about what was planted
     monitors = []
     if rivals:
