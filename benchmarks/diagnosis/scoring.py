@@ -257,7 +257,9 @@ def _first(answer: Answer) -> str:
 
 def _placed(runs: Sequence[tuple[Case, Answer]]) -> Share:
     judged = [(case, answer) for case, answer in runs if case.layers]
-    return Share(sum(bool(answer.defects) and case.is_layer(answer.defects[0].layer) for case, answer in judged), len(judged))
+    return Share(
+        sum(bool(answer.defects) and case.is_layer(answer.defects[0].layer) for case, answer in judged), len(judged)
+    )
 
 
 def _delay(case: Case, answer: Answer) -> float:

@@ -28,7 +28,10 @@ SWING, SWINGING = 0.03, 0.2  # zeta, eta
 GAIN, SATISFIED = 0.01, 0.6  # delta, Theta
 ABNORMAL = 10.0  # omega_1
 LARGE_LOSS = 1e3
-JUDGED, CERTAIN = 0.3, 0.5  # shares of the epochs from which accuracies are judged, and from which all is asked for once
+JUDGED, CERTAIN = (
+    0.3,
+    0.5,
+)  # shares of the epochs from which accuracies are judged, and from which all is asked for once
 
 KEYS = {
     "abnormal_data": "input-scale|exploding-activations",
@@ -98,7 +101,9 @@ class AutoTrainer:
             return
         if not all(math.isfinite(size) for size in self._watch.weight_size.values()):
             self._features.add("nan")
-        zeros = sum((each == 0).sum().item() for each in gradients.values()) / sum(each.numel() for each in gradients.values())
+        zeros = sum((each == 0).sum().item() for each in gradients.values()) / sum(
+            each.numel() for each in gradients.values()
+        )
         if zeros >= ZEROS:
             self._features.add("relu")
         kernels = [each.norm().item() for each in gradients.values() if each.ndim > 1]

@@ -54,9 +54,7 @@ class DeepDiagnosis:
     ) -> None:
         if self._said.verdicts:
             return
-        failure = (
-            self._forward(number) or self._metrics(number, train_loss, train_score) or self._backward(number)
-        )
+        failure = self._forward(number) or self._metrics(number, train_loss, train_score) or self._backward(number)
         if failure:
             self._said.say(*failure, batch)
 
@@ -73,7 +71,11 @@ class DeepDiagnosis:
             mean = output.mean().item()
             constant.append(self._constant("forward", name, mean, number))
             if _numerical(mean):
-                return "not-finite" if not math.isfinite(mean) else "dead-output|dead-units", "Numerical Problem Forward", name
+                return (
+                    "not-finite" if not math.isfinite(mean) else "dead-output|dead-units",
+                    "Numerical Problem Forward",
+                    name,
+                )
             last = number == self._task.epochs - 1
             if last and isinstance(watch.modules[name], nn.ReLU) and (output <= 0).float().mean().item() >= ZEROS:
                 return "dead-units", "Dead Node Problem", name
@@ -96,7 +98,7 @@ class DeepDiagnosis:
             return "plateau", "Loss Not Decreasing", None
         if self._task.kind == "classification":
             if _numerical(score):
-                return "", "Invalid accuracy", None
+                return "plateau", "Invalid accuracy", None
             if self._constant("accuracy", "", score, number, ACCURACY_EPOCHS):
                 return "plateau", "Accuracy Not Increasing", None
         return None

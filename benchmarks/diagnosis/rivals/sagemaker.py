@@ -83,7 +83,9 @@ class SageMakerDebugger:
             same = torch.allclose(watch.parameters[name].detach(), watch.before[name], rtol=RTOL, atol=ATOL)
             self._unchanged[name] = self._unchanged.get(name, 0) + 1 if same else 0
             if self._unchanged[name] >= STEPS - 1:
-                self._said.say("not-in-optimizer|no-gradient|frozen|learning-rate-too-low", "UnchangedTensor", name, batch)
+                self._said.say(
+                    "not-in-optimizer|no-gradient|frozen|learning-rate-too-low", "UnchangedTensor", name, batch
+                )
 
     def epoch(
         self, number: int, batch: int, train_loss: float, valid_loss: float, train_score: float, valid_score: float
