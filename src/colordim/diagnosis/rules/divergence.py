@@ -1,0 +1,58 @@
+"""A loss that rises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from colordim.diagnosis.course import course_of, smoothed
+from colordim.diagnosis.evidence import Evidence
+from colordim.diagnosis.finding import Finding, Number, Severity
+from colordim.diagnosis.remedies import lower_lr, remedy
+from colordim.diagnosis.rule import Rule, TooThin
+
+__all__ = ["RULE"]
+
+#: Share of what had been gained that is lost again, and the loss relative to the best.
+_LOST, _TIMES = 0.3, 1.5
+_FEWEST = 20
+_WHY = (
+    "The training loss was lower before than it is now, so that the last steps have made the network worse. "
+    "Most often the learning rate is too high for this stretch of the training, or one bad batch has thrown the weights away."
+)
+
+
+def find(evidence: Evidence) -> Sequence[Finding]:
+    """Find training losses that have risen far above their best."""
+    course = course_of(evidence)
+    if not course.known:
+        raise TooThin("the loss was not logged: rec.log(loss=loss) in each batch.")
+    place = np.flatnonzero(np.isfinite(evidence.loss))
+    if place.size < _FEWEST:
+        return []
+    loss = evidence.loss[place]
+    means = smoothed(loss, max(loss.size // 20, 5))
+    best = int(np.argmin(means[4:])) + 4
+    gain = course.base - means[best]
+    lost = means[-1] - means[best]
+    if not (lost > _LOST * max(gain, 0.05 * course.base) and means[-1] > _TIMES * means[best]):
+        return []
+    over = np.flatnonzero(means[best:] > _TIMES * means[best])
+    severity: Severity = "problem" if means[-1] > 0.5 * course.base else "warning"
+    return [
+        Finding(
+            "divergence",
+            severity,
+            f"the training loss rises: from {means[best]:.3g} to {means[-1]:.3g}",
+            (),
+            int(place[best + over[0]]),
+            int(place[-1]),
+            (Number("loss relative to its best", float(means[-1] / means[best]), _TIMES, "above", "times"),),
+            _WHY,
+            (lower_lr(evidence), remedy("clip-gradients"), remedy("warm-up")),
+        )
+    ]
+
+
+RULE = Rule("divergence", "Divergence", find)

@@ -1,0 +1,110 @@
+"""A learning rate that is too high: steps that are large beside the weights, and a loss that suffers from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from colordim.diagnosis import layers
+from colordim.diagnosis.course import Course, course_of, smoothed
+from colordim.diagnosis.evidence import Evidence
+from colordim.diagnosis.finding import Finding, Number, Severity
+from colordim.diagnosis.remedies import lower_lr, remedy
+from colordim.diagnosis.rule import Rule, TooThin
+from colordim.diagnosis.steps import Steps, steps_of
+
+__all__ = ["RULE"]
+
+#: log10 of the step relative to the weights. The rule of thumb is -3 (CS231n notes 3); above -1 TheDeepChecker calls it too fast.
+#: In healthy trainings 95 % of the first epochs' medians lie below -1.84 (docs/diagnosis.md).
+_LARGE, _HUGE = -1.4, -1.0
+#: Batches over which the steps are averaged.
+_WIDTH = 5
+#: Without updates: a loss that rises to so many times that of guessing, while the outputs of layers grow so many times.
+_RISE, _GROWTH = 3.0, 10.0
+_WHY = (
+    "Each step moves the weights so far that what the last batches taught is overwritten by the next. "
+    "The loss jumps or stays where it was, and layers may be thrown to where they cannot come back from."
+)
+
+
+def find(evidence: Evidence) -> Sequence[Finding]:
+    """Find steps that are too large while the loss does not fall, or rises."""
+    steps, course = steps_of(evidence), course_of(evidence)
+    if not course.known:
+        raise TooThin("the loss was not logged: rec.log(loss=loss) in each batch.")
+    finding = _by_growth(evidence, course) if steps is None else _by_steps(evidence, steps, course)
+    return [finding] if finding is not None else []
+
+
+def _by_steps(evidence: Evidence, steps: Steps, course: Course) -> Finding | None:
+    middle = steps.middle
+    known = np.flatnonzero(np.isfinite(middle) & (middle > -300))
+    if known.size < _WIDTH:
+        return None
+    size = smoothed(middle[known], _WIDTH)[_WIDTH - 1 :]
+    batch = steps.batch[known][_WIDTH - 1 :]
+    peak = int(np.argmax(size))
+    limit = _HUGE if course.learnt else _LARGE
+    if not size[peak] > limit:
+        return None
+    since = int(steps.batch[known][max(int(np.argmax(size > limit)) + 1 - _WIDTH, 0)])
+    last = int(batch[np.flatnonzero(size > limit)[-1]])
+    severity: Severity = (
+        "problem" if not course.learnt and (course.stuck or course.worst > _RISE * course.base) else "warning"
+    )
+    return _finding(
+        evidence,
+        severity,
+        f"steps of the optimiser change the weights by {100 * 10 ** size[peak]:.0f} % at once",
+        since,
+        last,
+        Number("a step relative to the weights, median of all matrices", float(size[peak]), limit, "above", "log10"),
+        course,
+    )
+
+
+def _by_growth(evidence: Evidence, course: Course) -> Finding | None:
+    loss = evidence.loss
+    if not course.worst > _RISE * course.base:
+        return None
+    high = np.flatnonzero(np.nan_to_num(loss, nan=0.0) > _RISE * course.base)
+    high = high[high > 0]
+    outputs = layers.weighted(evidence)
+    grown = []
+    for series in outputs:
+        known = series.fired & np.isfinite(series.rms)
+        if known.any() and np.nanmax(series.rms) > _GROWTH * series.rms[known][0]:
+            grown.append(float(np.nanmax(series.rms) / max(series.rms[known][0], 1e-30)))
+    if not high.size or 2 * len(grown) < len(outputs):
+        return None
+    severity: Severity = "warning" if course.learnt else "problem"
+    return _finding(
+        evidence,
+        severity,
+        f"the loss jumps to {course.worst:.3g}, and what layers return grows with it",
+        int(high[0]),
+        int(high[-1]),
+        Number("largest loss beside that of guessing", course.worst / course.base, _RISE, "above", "times"),
+        course,
+    )
+
+
+def _finding(
+    evidence: Evidence, severity: Severity, title: str, first: int, last: int, number: Number, course: Course
+) -> Finding:
+    return Finding(
+        "learning-rate-too-high",
+        severity,
+        f"the learning rate is too high: {title}",
+        (),
+        first,
+        last,
+        (number, Number("loss that is left, of that of guessing", course.left, None, "", "%")),
+        _WHY,
+        (lower_lr(evidence, first), remedy("warm-up"), remedy("clip-gradients"), remedy("batch-norm")),
+    )
+
+
+RULE = Rule("learning-rate-too-high", "Learning rate too high", find)
