@@ -90,12 +90,11 @@ class Series:
 
         Bins that `magnitude` cuts are split in proportion.
         """
-        lower, upper = self.edges[:-1], self.edges[1:]
-        point = lower == upper
-        width = np.where(point, 1.0, upper - lower)
-        part = np.clip((np.minimum(upper, magnitude) - np.maximum(lower, -magnitude)) / width, 0.0, 1.0)
-        part = np.where(point, np.abs(lower) < magnitude, part)
-        return self._share(part)
+        return self._share(_inside(self.edges, magnitude))
+
+    def number_below(self, magnitude: float) -> float:
+        """Return how many finite values of all columns have ``|x| < magnitude``."""
+        return float(self.counts.sum(axis=0, dtype=np.float64) @ _inside(self.edges, magnitude))
 
     def above(self, value: float) -> FloatArray:
         """Return the share of each column's finite values with ``x > value``, shape ``[n]``; NaN where there are none."""
@@ -110,6 +109,15 @@ class Series:
         inside = np.asarray(self.counts, np.float64) @ part
         share: FloatArray = np.divide(inside, number, out=np.full(len(self), np.nan), where=number > 0)
         return share
+
+
+def _inside(edges: FloatArray, magnitude: float) -> FloatArray:
+    """Share of each bin that lies within a magnitude of zero."""
+    lower, upper = edges[:-1], edges[1:]
+    point = lower == upper
+    width = np.where(point, 1.0, upper - lower)
+    part = np.clip((np.minimum(upper, magnitude) - np.maximum(lower, -magnitude)) / width, 0.0, 1.0)
+    return np.asarray(np.where(point, np.abs(lower) < magnitude, part), np.float64)
 
 
 @dataclass(frozen=True)

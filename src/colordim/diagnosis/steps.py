@@ -66,10 +66,11 @@ def steps_of(evidence: Evidence) -> Steps | None:
 
 
 def _over(ratio: npt.NDArray[np.float64], percentile: float) -> npt.NDArray[np.float64]:
-    """Return a percentile over the rows that takes -inf for what it is."""
-    floor = np.where(np.isneginf(ratio), -300.0, ratio)
-    known = ~np.isnan(floor).all(axis=0)
-    result = np.full(ratio.shape[1], np.nan)
-    if known.any():
-        result[known] = np.nanpercentile(floor[:, known], percentile, axis=0)
-    return result
+    """Return a percentile over the rows that takes -inf for what it is, interpolated between the two next to it."""
+    ordered = np.sort(np.where(np.isneginf(ratio), -300.0, ratio), axis=0)  # NaN comes last
+    number = np.count_nonzero(~np.isnan(ordered), axis=0)
+    place = np.maximum(number - 1, 0) * percentile / 100
+    low = place.astype(np.int64)
+    column = np.arange(ratio.shape[1])
+    below, above = ordered[low, column], ordered[np.minimum(low + 1, np.maximum(number - 1, 0)), column]
+    return np.asarray(below + (place - low) * (above - below), np.float64)

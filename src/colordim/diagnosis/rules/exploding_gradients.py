@@ -33,12 +33,10 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     course = course_of(evidence)
     if norm.size <= _FEWEST or course.learnt:
         return []
-    jump = np.array(
-        [
-            norm[place] / max(np.median(norm[max(place - _BEFORE, 0) : place]), 1e-30)
-            for place in range(_FEWEST, norm.size)
-        ]
-    )
+    padded = np.concatenate([np.full(_BEFORE, np.nan), norm])
+    before = np.sort(np.lib.stride_tricks.sliding_window_view(padded, _BEFORE)[:-1], axis=1)  # NaN comes last
+    middle = before[np.arange(norm.size), (np.minimum(np.arange(norm.size), _BEFORE) - 1).clip(0) // 2]
+    jump = norm[_FEWEST:] / np.maximum(middle[_FEWEST:], 1e-30)
     over = np.flatnonzero(jump > _JUMP)
     if not over.size:
         return []

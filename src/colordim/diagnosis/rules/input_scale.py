@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from colordim.diagnosis import layers
 from colordim.diagnosis.course import course_of
-from colordim.diagnosis.evidence import Evidence
+from colordim.diagnosis.evidence import Evidence, Series
 from colordim.diagnosis.finding import Finding, Number, Severity
 from colordim.diagnosis.remedies import lower_lr, remedy
 from colordim.diagnosis.rule import Rule, TooThin
@@ -18,6 +19,8 @@ __all__ = ["RULE"]
 #: Root mean square of the inputs. Standardised ones have 1, pixels in [0, 1] about 0.3, in [0, 255] about 80 to 100; DLCheck warns
 #: at a mean of 10.
 _LARGE, _SMALL = 10.0, 0.01
+#: What passes the inputs on as they are.
+_RESHAPING = ("Flatten", "Unflatten", "Identity")
 _WHY = (
     "Layers are initialised for inputs of about unit size. Larger ones scale every output and every gradient of the first layer with "
     "them, so that no learning rate suits all layers."
@@ -30,30 +33,11 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     Weights with mean m and deviation s that are drawn independently of the inputs give outputs with
     ``E[y^2] = fan_in * (s^2 + m^2) * E[x^2] + E[b^2]`` about.
     """
-    outputs = evidence.of("activation")
-    if not outputs or not evidence.length:
+    if not evidence.length:
         return []
-    first = outputs[0]
-    rows = {row["path"].rsplit(".", 1)[-1]: row for row in layers.parameters(evidence) if row["module"] == first.name}
-    weight, bias = rows.get("weight"), rows.get("bias")
-    if (
-        weight is None
-        or not weight.get("fan_in")
-        or weight.get("std") is None
-        or first not in layers.weighted(evidence)
-    ):
-        raise TooThin(
-            "the first layer is none whose output tells the scale of its input, such as a linear or a convolution."
-        )
-    power = float(weight["std"] ** 2 + weight["mean"] ** 2) * weight["fan_in"]
-    if not power > 0 or not first.fired[0] or first.first[0] > 0 or not np.isfinite(first.rms[0]):
+    first, size = _first(evidence)
+    if not np.isfinite(size):
         return []
-    offset = (
-        float((bias["std"] or 0) ** 2 + (bias["mean"] or 0) ** 2)
-        if bias is not None and bias.get("std") is not None
-        else 0.0
-    )
-    size = float(np.sqrt(max(first.rms[0] ** 2 - offset, 0.0) / power))
     if not size > _LARGE and not (0 < size < _SMALL):
         return []
     course = course_of(evidence)
@@ -72,6 +56,32 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             (remedy("standardise-input"), remedy("batch-norm"), lower_lr(evidence)),
         )
     ]  # fmt: skip
+
+
+def _first(evidence: Evidence) -> tuple[Series, float]:
+    """Return the first layer that sees the inputs, and the root mean square of these."""
+    weighted = {series.name for series in layers.weighted(evidence)}
+    for series in evidence.of("activation"):
+        begun = bool(series.fired[0]) and series.first[0] == 0 and bool(np.isfinite(series.rms[0]))
+        if series.stream.module in _RESHAPING:
+            if begun:
+                return series, float(series.rms[0])
+            continue
+        if series.name not in weighted:
+            break
+        rows = {
+            row["path"].rsplit(".", 1)[-1]: row for row in layers.parameters(evidence) if row["module"] == series.name
+        }
+        weight, bias = rows.get("weight"), rows.get("bias")
+        if not begun or weight is None or not weight.get("fan_in") or weight.get("std") is None:
+            break
+        power = float(weight["std"] ** 2 + weight["mean"] ** 2) * weight["fan_in"]
+        known = bias is not None and bias.get("std") is not None
+        offset = float(bias["std"] ** 2 + bias["mean"] ** 2) if bias is not None and known else 0.0
+        return series, float(np.sqrt(max(series.rms[0] ** 2 - offset, 0.0) / power)) if power > 0 else math.nan
+    raise TooThin(
+        "the first layer is none whose output tells the scale of its input, such as a linear or a convolution."
+    )
 
 
 RULE = Rule("input-scale", "Scale of the inputs", find)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from colordim.diagnosis.course import course_of
 from colordim.diagnosis.evidence import Evidence, Series
 from colordim.diagnosis.finding import Finding, Number, Severity
@@ -65,11 +63,10 @@ def _cut(series: Series, smallest: float) -> bool:
     fired = series[series.fired]
     if len(fired) < _FEWEST or not fired.counts.shape[1]:
         return False
-    # The bucket of the smallest number begins with it: a little below, so as not to take part of it.
     number, zeros = float((fired.size - fired.nan - fired.inf).sum()), float(fired.zeros.sum())
-    weight = (fired.size - fired.nan - fired.inf).astype(np.float64)
-    below = float(np.nansum(fired.below(smallest * (1 - 1e-9)) * weight)) - zeros
-    near = float(np.nansum(fired.below(4 * smallest) * weight)) - zeros - below
+    # The bucket of the smallest number begins with it: a little below, so as not to take part of it.
+    below = fired.number_below(smallest * (1 - 1e-9)) - zeros
+    near = fired.number_below(4 * smallest) - zeros - below
     return zeros > _NEAR * number and near > _NEAR * number and below <= 1e-3 * near
 
 
