@@ -6,19 +6,22 @@ import hashlib
 import json
 import math
 import pickle
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import colordim
 from benchmarks.diagnosis.monitor import Verdict
 from benchmarks.diagnosis.outcome import Reference, judge
 from benchmarks.diagnosis.rivals import read
 from benchmarks.diagnosis.scoring import Answer, Case, spoken
 from benchmarks.diagnosis.spec import Spec
 from benchmarks.diagnosis.train import RUN, VERDICTS, Truth, read_truth
+
+import colordim
 from colordim import diagnosis
+from colordim.column import Kind
 from colordim.diagnosis import Diagnosis, Evidence, diagnose, gather
 
 __all__ = ["ALONE", "OURS", "Row", "answer", "answer_all", "case_of", "evidence_of", "prefixes"]
@@ -27,6 +30,7 @@ OURS, ALONE = "colordim", "colordim, activations alone"
 EARLY = 0.1  # share of the planned batches that foresight may see
 MANY = 0.5  # share of dead units, or of saturated values, of a layer from which the symptom is true
 EVIDENCE = "evidence.pkl"
+ACTIVATION: tuple[Kind, ...] = ("activation",)
 
 
 @dataclass(frozen=True)
@@ -71,29 +75,34 @@ def case_of(spec: Spec, truth: Truth, reference: Reference) -> Case:
     )
 
 
-def prefixes(case: Case) -> list[int]:
-    """Return after how many batches colordim is asked: densely behind the onset, then at quarters, never at the end."""
+def prefixes(case: Case, quick: bool = False) -> list[int]:
+    """Return after how many batches colordim is asked, beside the end.
+
+    Densely behind the onset and at quarters; if it is to be quick, at a tenth alone, and delays are upper bounds.
+    """
+    if quick:
+        return [case.early] if case.early < case.batches else []
     doubling = [case.onset + 2**power for power in range(20)]
     wanted = [*doubling, case.onset + case.epoch, case.early, *(case.batches * part // 4 for part in (1, 2, 3))]
     return sorted({each for each in wanted if 0 < each < case.batches})
 
 
-def answer(evidence: Evidence, case: Case) -> Answer:
+def answer(evidence: Evidence, case: Case, quick: bool = False) -> Answer:
     """Ask colordim at the end and after some prefixes."""
     whole = diagnose(evidence)
-    said = {upto: _defects(diagnose(evidence.until(upto))) for upto in prefixes(case)}
+    said = {upto: _defects(diagnose(evidence.until(upto))) for upto in prefixes(case, quick)}
     said[case.batches] = _defects(whole)
     alarms = tuple(upto - 1 for upto, defects in said.items() if defects)
     return Answer(said[case.batches], alarms, bool(said[min(case.early, case.batches)]))
 
 
-def answer_all(spec: Spec, folder: Path, reference: Reference) -> Row:
+def answer_all(spec: Spec, folder: Path, reference: Reference, quick: bool = False) -> Row:
     """Return every rule set's answer to a cached training."""
     case = case_of(spec, read_truth(folder), reference)
     evidence = evidence_of(folder)
     answers: dict[str, Answer | None] = {
-        OURS: answer(evidence, case),
-        ALONE: answer(evidence.only(("activation",)), case),
+        OURS: answer(evidence, case, quick),
+        ALONE: answer(evidence.only(ACTIVATION), case, quick),
     }
     for name, verdicts in read(_verdicts(folder)).items():
         answers[name] = None if verdicts is None else spoken(case, verdicts)
@@ -105,10 +114,10 @@ def evidence_of(folder: Path) -> Evidence:
     """Return the evidence of a recorded run, from beside it unless the code that gathers it has changed since."""
     digest, kept = _digest(), folder / EVIDENCE
     if kept.exists() and (content := kept.read_bytes()).startswith(digest):
-        evidence: Evidence = pickle.loads(content[len(digest) :])
+        evidence: Evidence = pickle.loads(zlib.decompress(content[len(digest) :]))
         return evidence
     evidence = gather(colordim.open(folder / RUN))
-    kept.write_bytes(digest + pickle.dumps(evidence, pickle.HIGHEST_PROTOCOL))
+    kept.write_bytes(digest + zlib.compress(pickle.dumps(evidence, pickle.HIGHEST_PROTOCOL), 1))
     return evidence
 
 

@@ -96,4 +96,6 @@ def bootstrap(cells: npt.ArrayLike, figure: Callable[[FloatArray], FloatArray]) 
 
 
 def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+    ratio = np.full(np.shape(whole), np.nan)
+    np.divide(part, whole, out=ratio, where=np.asarray(whole) > 0)
+    return ratio

@@ -30,10 +30,10 @@ __all__ = ["heal", "main", "report", "rows_of", "wrong"]
 REGAINED = 0.95  # of the reference score
 
 
-def rows_of(specs: list[Spec], cache: Path, jobs: int = 2) -> list[Row]:
+def rows_of(specs: list[Spec], cache: Path, jobs: int = 2, quick: bool = False) -> list[Row]:
     """Ask every rule set about the trainings that are in the cache."""
     references = read_references()
-    work = [(spec, folder, references[spec.arch]) for spec, folder in cached(specs, cache)]
+    work = [(spec, folder, references[spec.arch], quick) for spec, folder in cached(specs, cache)]
     if jobs == 1:
         return [answer_all(*each) for each in work]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -123,11 +123,14 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, required=True)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument(
+        "--quick", action="store_true", help="ask at a tenth and at the end alone: delays are upper bounds"
+    )
     parser.add_argument("--wrong", action="store_true", help="list colordim's mistakes")
     parser.add_argument("--heal", action="store_true", help="train with the remedies suggested, and score them")
     given = parser.parse_args()
     begun = time.perf_counter()
-    rows = rows_of(part(given.part), given.cache, given.jobs)
+    rows = rows_of(part(given.part), given.cache, given.jobs, given.quick)
     print(report(rows))
     if given.wrong:
         print("\n" + wrong(rows))

@@ -11,7 +11,6 @@ from statistics import mean, median
 from typing import Literal
 
 import numpy as np
-
 from benchmarks.diagnosis.intervals import Estimate, Share, balanced_accuracy, bootstrap, f1, f1_margin
 from benchmarks.diagnosis.monitor import Verdict
 
@@ -245,7 +244,7 @@ def baselines(cases: Sequence[Case]) -> dict[str, dict[str, Answer]]:
     }
     always, drawn = {}, {}
     for case in cases:
-        alarm = Answer((Verdict(symptom, symptom, layers[case.arch], 0),), (0,), True)
+        alarm = Answer((Verdict(symptom, symptom, layers[case.arch], 0),), (0, case.onset), True)
         always[case.id] = alarm
         drawn[case.id] = alarm if random.Random(case.id).random() < prevalence else Answer()
     return {"always alarm": always, "random with the prevalence": drawn}

@@ -62,7 +62,7 @@ def rates_table(rates: Mapping[str, tuple[Share, Share]]) -> str:
 
 def sizes(cases: Sequence[Case]) -> str:
     """Say how many trainings count as what."""
-    counted = Counter(case.group for case in cases)
+    counted = Counter[str](case.group for case in cases)
     named = ("healthy", "harmful", "harmless", "out-of-scope", "set aside")
     return f"{len(cases)} trainings: " + ", ".join(f"{counted[name]} {name}" for name in named)
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
 from benchmarks.diagnosis.monitor import Task, Verdict
 from benchmarks.diagnosis.rivals.watch import ACTIVATIONS, Said, Watch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 __all__ = ["AutoTrainer"]
 

@@ -20,11 +20,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
 from benchmarks.diagnosis.monitor import Task, Verdict
 from benchmarks.diagnosis.rivals.watch import ACTIVATIONS, Said, Watch, units
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 __all__ = ["DeepChecker"]
 

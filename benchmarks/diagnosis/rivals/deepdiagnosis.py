@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
 from benchmarks.diagnosis.monitor import Task, Verdict
 from benchmarks.diagnosis.rivals.watch import Said, Watch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 __all__ = ["DeepDiagnosis"]
 

@@ -11,10 +11,9 @@ import warnings
 from importlib.util import find_spec
 from typing import Any
 
+from benchmarks.diagnosis.monitor import Task, Verdict
 from torch import Tensor, nn
 from torch.optim import Optimizer
-
-from benchmarks.diagnosis.monitor import Task, Verdict
 
 __all__ = ["Torchmortem"]
 
@@ -61,7 +60,7 @@ class Torchmortem:
     def epoch(
         self, number: int, batch: int, train_loss: float, valid_loss: float, train_score: float, valid_score: float
     ) -> None:
-        """It is not told of epochs."""
+        """Take nothing: it is not told of epochs."""
 
     def end(self) -> list[Verdict]:
         with warnings.catch_warnings():

@@ -15,11 +15,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
 from benchmarks.diagnosis.monitor import Task, Verdict
 from benchmarks.diagnosis.rivals.watch import Said, Watch, units
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 __all__ = ["SageMakerDebugger"]
 

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from benchmarks.diagnosis.monitor import Verdict
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-
-from benchmarks.diagnosis.monitor import Verdict
 
 __all__ = ["ACTIVATIONS", "Said", "Watch", "units"]
 
