@@ -201,7 +201,7 @@ def _detach(a: Architecture) -> Iterator[Case]:
 
 
 def _precision(a: Architecture) -> Iterator[Case]:
-    for factor in (1e-4, 1e-5):
+    for factor in (1e-5, 1e-6, 1e-7):
         changes = {"half": True, "loss_factor": factor, "optimizer": "adam", "lr": min(a.recipe.lr, 3e-3)}
         yield f"{factor:g}", changes, Label(("precision", "vanishing-gradients"))
 

@@ -34,7 +34,7 @@ def cached(specs: list[Spec], cache: Path) -> Iterator[tuple[Spec, Path]]:
     yield from ((spec, cache / spec.id) for spec in specs if (cache / spec.id / TRUTH).exists())
 
 
-def fill(specs: list[Spec], cache: Path, jobs: int = 2, rivals: bool = False) -> list[str]:
+def fill(specs: list[Spec], cache: Path, jobs: int = 2, rivals: bool = False, record: bool = True) -> list[str]:
     """Train what is missing, in processes of their own.
 
     Returns
@@ -48,7 +48,7 @@ def fill(specs: list[Spec], cache: Path, jobs: int = 2, rivals: bool = False) ->
     failed, begun = [], time.monotonic()
     # A fresh process per training would import torch each time; forked ones would share its threads.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(_one, spec, cache, rivals): spec for spec in missing}
+        waiting = {pool.submit(_one, spec, cache, rivals, record): spec for spec in missing}
         for done, future in enumerate(as_completed(waiting), 1):
             if (error := future.result()) is not None:
                 failed.append(f"{waiting[future].id}: {error}")
@@ -63,7 +63,7 @@ def _complete(folder: Path, rivals: bool) -> bool:
     return (folder / TRUTH).exists() and (not rivals or (folder / VERDICTS).exists())
 
 
-def _one(spec: Spec, cache: Path, rivals: bool) -> str | None:
+def _one(spec: Spec, cache: Path, rivals: bool, record: bool) -> str | None:
     warnings.simplefilter("ignore")  # of torch, about what was planted
     monitors = []
     if rivals:
@@ -71,7 +71,7 @@ def _one(spec: Spec, cache: Path, rivals: bool) -> str | None:
     partial = cache / f".{spec.id}.{os.getpid()}"
     try:
         partial.mkdir()
-        train(spec, partial, monitors)
+        train(spec, partial, monitors, record=record)
         shutil.rmtree(cache / spec.id, ignore_errors=True)
         partial.rename(cache / spec.id)
     except Exception:
@@ -90,9 +90,11 @@ def main() -> None:
     parser.add_argument("--with-rivals", action="store_true", help="let the rival rule sets watch")
     given = parser.parse_args()
     specs = part(given.part)
-    failed = fill(specs, given.cache, given.jobs, given.with_rivals)
-    if given.part == "reference" and not failed:
-        write_references(read_truth(folder) for _, folder in cached(specs, given.cache))
+    references = given.part == "reference"  # of which only the scores are wanted
+    cache = given.cache / "reference" if references else given.cache
+    failed = fill(specs, cache, given.jobs, given.with_rivals, record=not references)
+    if references and not failed:
+        write_references(read_truth(folder) for _, folder in cached(specs, cache))
     raise SystemExit(1 if failed else 0)
 
 

@@ -67,15 +67,19 @@ def read_truth(folder: Path) -> Truth:
     return Truth(**json.loads((folder / TRUTH).read_text()))
 
 
-def train(spec: Spec, folder: Path | None, monitors: Sequence[Monitor] = (), *, watch: bool = True) -> Truth:
+def train(
+    spec: Spec, folder: Path | None, monitors: Sequence[Monitor] = (), *, record: bool = True, watch: bool = True
+) -> Truth:
     """Train once.
 
     Parameters
     ----------
     spec : Spec
     folder : Path or None
-        Where `run` (colordim's), `truth.json` and, if there are monitors, `verdicts.json` go. None records nothing.
+        Where `run` (colordim's), `truth.json` and, if there are monitors, `verdicts.json` go. None keeps nothing.
     monitors : sequence of Monitor
+    record : bool
+        False leaves colordim out, where its outcome is all that is wanted of a training.
     watch : bool
         False leaves the oracle out, for timing.
     """

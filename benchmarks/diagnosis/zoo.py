@@ -270,10 +270,10 @@ TABLE: dict[str, Any] = {"batch_size": 16, "epochs": 20}
 REGRESSION: dict[str, Any] = {
     "data": "diabetes",
     "batch_size": 32,
-    "epochs": 20,
+    "epochs": 30,
     "optimizer": "sgd",
-    "lr": 2e-3,
-    "weight_decay": 1e-2,
+    "lr": 5e-3,
+    "weight_decay": 0.03,
 }
 IMAGES: dict[str, Any] = {"data": "mnist", "batch_size": 100, "epochs": 8}
 
@@ -281,8 +281,8 @@ _ALL = (
     Architecture("mlp3", _mlp, Recipe(data="digits", depth=2, lr=3e-3), FLAT),
     Architecture("mlp8", _mlp, Recipe(**IMAGES, depth=7, width=128, lr=5e-4), FLAT),
     Architecture("tanh5", _mlp, Recipe(data="digits", depth=4, activation="tanh", optimizer="sgd", lr=0.03), FLAT),
-    Architecture("wine", _mlp, Recipe(**TABLE, data="wine", depth=2, width=32), FLAT),
-    Architecture("regression", _mlp, Recipe(**REGRESSION, depth=2, width=32), FLAT),
+    Architecture("wine", _mlp, Recipe(**TABLE, data="wine", depth=2, width=32, lr=5e-3), FLAT),
+    Architecture("regression", _mlp, Recipe(**REGRESSION, depth=2, width=32, init="default"), FLAT),
     Architecture("cnn", _cnn, Recipe(**IMAGES, depth=4, lr=3e-3), CONV),
     Architecture("cnn_bn", _cnn, Recipe(**IMAGES, depth=4, lr=3e-3, norm="batch"), CONV),
     Architecture("resmlp_ln", _resmlp, Recipe(**IMAGES, depth=3, norm="layer"), ("block{}.linear1", "", "block{}.act")),
