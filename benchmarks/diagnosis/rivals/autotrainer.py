@@ -118,7 +118,7 @@ class AutoTrainer:
         if not all(each < LARGE_LOSS for each in self._losses):  # NaN is not below it either
             self._features.add("nan_loss")
             return
-        if self._task.kind != "classification" or len(self._train) < JUDGED * self._task.epochs - 1:
+        if self._task.kind != "classification" or len(self._train) < JUDGED * self._task.epochs:
             return
         if _swings(self._train) >= SWINGING * len(self._train):
             self._features.add("unstable")
