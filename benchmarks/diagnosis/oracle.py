@@ -30,7 +30,7 @@ class Oracle:
     model : torch.nn.Module
         The one that trains: each leaf's output is checked for NaN and Inf in each training batch.
     twin : torch.nn.Module
-        Another one of the same recipe, which nobody else has hooked: it is loaded at the ends of epochs, and given all of
+        Another one of the same recipe, which nobody else has hooked: it is loaded at the ends of some epochs, and given all of
         the training data in evaluation mode.
     """
 

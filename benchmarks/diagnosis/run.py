@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
+import sys
 import time
 import traceback
 import warnings
@@ -49,12 +51,16 @@ def fill(specs: list[Spec], cache: Path, jobs: int = 2, rivals: bool = False, re
     # A fresh process per training would import torch each time; forked ones would share its threads.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(_one, spec, cache, rivals, record): spec for spec in missing}
-        for done, future in enumerate(as_completed(waiting), 1):
-            if (error := future.result()) is not None:
-                failed.append(f"{waiting[future].id}: {error}")
-                print(f"\n{failed[-1]}", flush=True)
-            left = (time.monotonic() - begun) / done * (len(missing) - done)
-            print(f"\r{done}/{len(missing)} trained, about {left / 60:.0f} min left  ", end="", flush=True)
+        try:
+            for done, future in enumerate(as_completed(waiting), 1):
+                if (error := future.result()) is not None:
+                    failed.append(f"{waiting[future].id}: {error}")
+                    print(f"\n{failed[-1]}", flush=True)
+                left = (time.monotonic() - begun) / done * (len(missing) - done)
+                print(f"\r{done}/{len(missing)} trained, about {left / 60:.0f} min left  ", end="", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     print(f"\n{len(specs) - len(failed)} of {len(specs)} in {cache}")
     return failed
 
@@ -89,6 +95,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--with-rivals", action="store_true", help="let the rival rule sets watch")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # otherwise the workers would outlive this process
     specs = part(given.part)
     references = given.part == "reference"  # of which only the scores are wanted
     cache = given.cache / "reference" if references else given.cache

@@ -28,6 +28,7 @@ __all__ = ["Truth", "read_truth", "train"]
 
 AFTER_NAN = 5  # batches that a training goes on when its loss is no number any more
 VALID_BATCH = 250
+PASSES = 4  # of the oracle through all training data, and one at the end
 HALF_SCALE = 2.0**16  # of loss scaling, as GradScaler begins
 RUN, TRUTH, VERDICTS = "run", "truth.json", "verdicts.json"
 
@@ -155,7 +156,7 @@ def train(
             scores.append((train_score, valid_score))
             for monitor in monitors:
                 monitor.epoch(epoch, batch - 1, train_loss, valid_loss, train_score, valid_score)
-            if oracle:
+            if oracle and (epoch % -(-recipe.epochs // PASSES) == 0 or epoch == recipe.epochs - 1 or since_nan):
                 oracle.end_epoch(batch - 1)
             if since_nan > AFTER_NAN:
                 break

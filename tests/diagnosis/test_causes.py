@@ -65,5 +65,5 @@ def test_muting_by_symptom_and_by_layer() -> None:
 
 
 def test_an_unknown_symptom_is_refused_by_name_with_the_nearest() -> None:
-    with pytest.raises(ArgumentError, match="'dead-unit' is no symptom .* nearest is 'dead-units'"):
+    with pytest.raises(ArgumentError, match=r"'dead-unit' is no symptom .* nearest is 'dead-units'"):
         causes.muted(["dead-unit"], SYMPTOMS)
