@@ -117,13 +117,15 @@ def evidence_of(folder: Path) -> Evidence:
         evidence: Evidence = pickle.loads(zlib.decompress(content[len(digest) :]))
         return evidence
     evidence = gather(colordim.open(folder / RUN))
-    kept.write_bytes(digest + zlib.compress(pickle.dumps(evidence, pickle.HIGHEST_PROTOCOL), 1))
+    partial = kept.with_suffix(".part")
+    partial.write_bytes(digest + zlib.compress(pickle.dumps(evidence, pickle.HIGHEST_PROTOCOL), 1))
+    partial.replace(kept)
     return evidence
 
 
 def _digest() -> bytes:
     room = Path(diagnosis.__file__).parent
-    return hashlib.sha1(b"".join((room / name).read_bytes() for name in ("evidence.py", "read.py"))).digest()
+    return hashlib.sha1(b"zlib" + b"".join((room / name).read_bytes() for name in ("evidence.py", "read.py"))).digest()
 
 
 def _defects(said: Diagnosis) -> tuple[Verdict, ...]:

@@ -64,9 +64,7 @@ class Torchmortem:
 
     def end(self) -> list[Verdict]:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # NumPy's, on what is not finite: as errors they would silence its detectors
+            warnings.simplefilter("ignore")  # as errors, NumPy's on NaN would silence its detectors
             self._autopsy.detach()
         atexit.unregister(self._autopsy._atexit_handler)  # it would keep the model for the life of the process
         verdicts = []
