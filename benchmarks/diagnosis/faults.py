@@ -228,11 +228,11 @@ def _valid_scaled(a: Architecture) -> Iterator[Case]:
 
 
 def _softmax_twice(a: Architecture) -> Iterator[Case]:
-    yield "adam", {"softmax": True}, Label(("dead-output", "saturation"), ("softmax", "output"))
+    yield "adam", {"softmax": True}, Label(("softmax-twice",), ("softmax", "output"))
     yield (
         "sgd",
         {"softmax": True, "optimizer": "sgd", "lr": 0.02},
-        Label(("dead-output", "saturation"), ("softmax", "output")),
+        Label(("softmax-twice",), ("softmax", "output")),
     )
 
 
