@@ -23,7 +23,9 @@ def counted(values: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Count by numpy.histogram, and zeros by hand, since it cannot place them in a bin without width."""
     array = np.asarray(values, np.float64)
     finite = array[np.isfinite(array)]
-    counts = np.histogram(finite[finite != 0], AXIS.edges)[0].astype(np.int64)
+    # A bucket holds its end that is nearer to zero, also below zero, where numpy's bins hold the other one.
+    counts = np.histogram(finite[finite > 0], AXIS.edges)[0].astype(np.int64)
+    counts += np.histogram(-finite[finite < 0], AXIS.edges)[0].astype(np.int64)[::-1]
     counts[AXIS.zero_bin] += np.count_nonzero(finite == 0)
     return counts
 

@@ -24,9 +24,17 @@ def test_what_came_first_and_is_known_to_bring_the_other_explains_it() -> None:
 
 
 def test_what_came_later_explains_nothing() -> None:
-    found = causes.ordered([finding("not-finite", 5), finding("learning-rate-too-high", 10)])
+    found = causes.ordered([finding("not-finite", 1), finding("learning-rate-too-high", 10)])
     assert {each.symptom for each in found} == {"not-finite", "learning-rate-too-high"}
     assert all(not each.consequences for each in found)
+
+
+@pytest.mark.parametrize(
+    ("saturated", "vanished", "root"), [(0, 0, "saturation"), (0, 30, "saturation"), (30, 0, "vanishing-gradients")]
+)
+def test_of_two_that_bring_each_other_the_earlier_is_the_cause(saturated: int, vanished: int, root: str) -> None:
+    (found,) = causes.ordered([finding("saturation", saturated), finding("vanishing-gradients", vanished)])
+    assert found.symptom == root
 
 
 def test_what_is_not_known_to_bring_it_explains_nothing() -> None:
@@ -65,5 +73,5 @@ def test_muting_by_symptom_and_by_layer() -> None:
 
 
 def test_an_unknown_symptom_is_refused_by_name_with_the_nearest() -> None:
-    with pytest.raises(ArgumentError, match="'dead-unit' is no symptom .* nearest is 'dead-units'"):
+    with pytest.raises(ArgumentError, match=r"'dead-unit' is no symptom .* nearest is 'dead-units'"):
         causes.muted(["dead-unit"], SYMPTOMS)

@@ -9,7 +9,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from colordim.diagnosis.finding import SEVERITIES, Finding
 from colordim.errors import ArgumentError
 
-__all__ = ["BRINGS", "muted", "ordered"]
+__all__ = ["BRINGS", "SLACK", "muted", "ordered"]
+
+#: Batches: rules see what they look for with a delay that differs from rule to rule.
+SLACK = 8
 
 _SIGNAL = frozenset({"dead-units", "saturation", "vanishing-gradients", "dead-output", "plateau", "late-start"})
 _GROWTH = frozenset(
@@ -31,7 +34,7 @@ BRINGS: Mapping[str, frozenset[str]] = {
     "exploding-activations": _SIGNAL | {"divergence", "not-finite", "precision", "massive-activations", "exploding-gradients"},
     "dead-units": frozenset({"vanishing-gradients", "dead-output", "plateau", "no-gradient", "late-start"}),
     "saturation": frozenset({"vanishing-gradients", "plateau", "late-start"}),
-    "vanishing-gradients": frozenset({"plateau", "late-start", "learning-rate-too-low", "precision"}),
+    "vanishing-gradients": frozenset({"saturation", "plateau", "late-start", "learning-rate-too-low", "precision"}),
     "precision": frozenset({"plateau", "not-finite", "vanishing-gradients", "learning-rate-too-low"}),
     "overconfident-start": frozenset({"dead-units", "exploding-gradients"}),
     "dead-output": _COURSE | {"vanishing-gradients", "no-gradient"},
@@ -45,25 +48,28 @@ _RANK = {symptom: rank for rank, symptom in enumerate(BRINGS)}
 
 
 def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return the root causes, the worst and then the earliest first, each with what it explains.
+    """Return the root causes, the worst first, each with what it explains.
 
     A finding explains another if its symptom is known to bring that one, it is no mere note, and it does not begin
-    after it; of several the one that stands first in :data:`BRINGS`.
+    more than :data:`SLACK` batches after it. Where two would explain each other, the one that began clearly before does, and
+    of two that began together the one that stands first in :data:`BRINGS`.
     """
-    rest = sorted(findings, key=lambda each: (_RANK.get(each.symptom, len(_RANK)), each.first))
+    rest = sorted(findings, key=lambda each: (_rank(each), each.first))
+    parents = [next((i for i, other in enumerate(rest) if _is_cause(other, each)), None) for each in rest]
     children: dict[int, list[Finding]] = {}
-    roots: list[int] = []
-    for number, finding in enumerate(rest):
-        parent = next((other for other in roots if _explains(rest[other], finding)), None)
-        if parent is None:
-            roots.append(number)
-        else:
-            children.setdefault(parent, []).append(finding)
+    for number in range(len(rest)):
+        root, seen = number, {number}
+        while (above := parents[root]) is not None and above not in seen:
+            root = above
+            seen.add(root)
+        children.setdefault(root, [])
+        if root != number:
+            children[root].append(rest[number])
     found = [
-        rest[number].with_consequences(tuple(sorted(children.get(number, ()), key=lambda each: each.first)))
-        for number in roots
+        rest[root].with_consequences(tuple(sorted(explained, key=lambda each: each.first)))
+        for root, explained in children.items()
     ]
-    return tuple(sorted(found, key=lambda f: (SEVERITIES.index(f.severity), _RANK.get(f.symptom, len(_RANK)), f.first)))
+    return tuple(sorted(found, key=lambda each: (SEVERITIES.index(each.severity), _rank(each), each.first)))
 
 
 def muted(mute: Collection[str], symptoms: Sequence[str]) -> Callable[[Finding], bool]:
@@ -93,5 +99,24 @@ def muted(mute: Collection[str], symptoms: Sequence[str]) -> Callable[[Finding],
     return silent
 
 
+def _rank(finding: Finding) -> int:
+    return _RANK.get(finding.symptom, len(_RANK))
+
+
 def _explains(cause: Finding, effect: Finding) -> bool:
-    return cause.severity != "note" and effect.symptom in BRINGS.get(cause.symptom, ()) and cause.first <= effect.first
+    return (
+        cause.severity != "note"
+        and effect.symptom in BRINGS.get(cause.symptom, ())
+        and cause.first <= effect.first + SLACK
+    )
+
+
+def _is_cause(cause: Finding, effect: Finding) -> bool:
+    """Return whether one explains the other, and not the other way round."""
+    if cause is effect or not _explains(cause, effect):
+        return False
+    if not _explains(effect, cause):
+        return True
+    if abs(cause.first - effect.first) > SLACK:
+        return cause.first < effect.first
+    return (_rank(cause), cause.first) < (_rank(effect), effect.first)

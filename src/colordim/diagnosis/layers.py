@@ -9,9 +9,7 @@ from typing import Any
 from colordim.diagnosis.evidence import Evidence, Series
 
 __all__ = [
-    "ACTIVATIONS",
     "NORMS",
-    "SQUASHING",
     "classes",
     "follower",
     "is_norm",
@@ -21,17 +19,6 @@ __all__ = [
     "weighted",
 ]
 
-#: Activation functions that are bounded on both sides, with their two ends.
-SQUASHING: Mapping[str, tuple[float, float]] = {
-    "Tanh": (-1.0, 1.0), "Sigmoid": (0.0, 1.0), "Hardtanh": (-1.0, 1.0), "Hardsigmoid": (0.0, 1.0), "Softsign": (-1.0, 1.0),
-}  # fmt: skip
-#: Activation functions whose units can die: nothing passes below zero, or next to nothing.
-_RECTIFYING = frozenset({"ReLU", "ReLU6", "GELU", "SiLU", "Mish", "Hardswish"})
-ACTIVATIONS = (
-    _RECTIFYING
-    | set(SQUASHING)
-    | {"LeakyReLU", "PReLU", "ELU", "SELU", "CELU", "RReLU", "Softplus", "LogSigmoid", "Tanhshrink"}
-)
 #: Classes of normalisations.
 NORMS = re.compile(r"(Batch|Layer|Group|Instance|RMS|LocalResponse|SyncBatch).*Norm", re.IGNORECASE)
 _LOOKUPS = ("Embedding", "EmbeddingBag")

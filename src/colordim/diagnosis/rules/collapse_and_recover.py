@@ -50,14 +50,14 @@ def crashes(rms: npt.NDArray[np.float64]) -> list[tuple[int, float]]:
         Finite and not negative.
     """
     found: list[tuple[int, float]] = []
-    low, peak, at = np.inf, 0.0, 0
+    low, base, peak, at = np.inf, np.inf, 0.0, 0  # the least so far, the least before the peak, the peak and its place
     for place, value in enumerate(rms.tolist()):
         if value > peak or place - at > _WITHIN:
             # A peak that is not followed by a crash is the way up to the next.
-            peak, at = value, place
-        if peak >= _FACTOR * low and value <= peak / _FACTOR:
+            base, peak, at = low, value, place
+        elif peak >= _FACTOR * base and value <= peak / _FACTOR:
             found.append((place, peak / max(value, 1e-30)))
-            low, peak, at = value, value, place
+            low, base, peak, at = value, value, value, place
         low = min(low, value)
     return found
 

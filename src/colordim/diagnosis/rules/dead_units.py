@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from colordim.diagnosis import layers
-from colordim.diagnosis.course import course_of
 from colordim.diagnosis.evidence import Evidence
 from colordim.diagnosis.finding import Finding, Number, Remedy, Severity
 from colordim.diagnosis.rule import Rule, TooThin
@@ -29,7 +28,6 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     """Find layers of which units were not active in a whole window of batches, in the last and the one before."""
     found: list[Finding] = []
     judged = False
-    learnt = course_of(evidence).learnt
     for name, windows in evidence.units.items():
         long = windows.last - windows.first + 1 >= _FEWEST
         if not long.any():
@@ -39,7 +37,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         if not share[-1] >= _SOME:
             continue
         since = _since(share >= _SOME)
-        severity: Severity = "problem" if share[-1] >= _NEARLY_ALL and not learnt else "warning"
+        severity: Severity = "problem" if share[-1] >= _NEARLY_ALL else "warning"
         number = windows.active.shape[1]
         found.append(
             Finding(
@@ -76,7 +74,6 @@ def _silent(evidence: Evidence, known: set[str]) -> list[Finding]:
     """Find rectifiers that return nothing but zeros, for which a few batches suffice."""
     found = []
     owners = {value["name"]: layer for layer, value in (evidence.facts.get("followers") or {}).items() if value}
-    learnt = course_of(evidence).learnt
     for series in evidence.of("activation"):
         if series.stream.module not in ("ReLU", "ReLU6"):
             continue
@@ -92,7 +89,7 @@ def _silent(evidence: Evidence, known: set[str]) -> list[Finding]:
         found.append(
             Finding(
                 "dead-units",
-                "warning" if learnt else "problem",
+                "problem",
                 f"{layer} is dead: {series.name} returns nothing but zeros",
                 (layer,),
                 first,

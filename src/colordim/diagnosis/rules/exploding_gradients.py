@@ -17,7 +17,7 @@ from colordim.diagnosis.rule import Rule, TooThin
 __all__ = ["RULE"]
 
 #: Norm of all gradients relative to its median over so many batches before.
-_JUMP, _BEFORE = 100.0, 50
+_JUMP, _BEFORE = 30.0, 50
 _FEWEST = 5
 _WHY = (
     "One batch brought gradients many times as large as all before, and the step that follows throws the weights far away. "

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from colordim.diagnosis import layers
 from colordim.diagnosis.evidence import Evidence
 from colordim.diagnosis.finding import Finding, Number
 from colordim.diagnosis.remedies import remedy
@@ -20,7 +21,7 @@ from colordim.diagnosis.rule import Rule, TooThin
 __all__ = ["RULE"]
 
 #: Von Neumann's ratio of a series: mean square of its differences over twice its variance. 1 for independent values, 0 for a smooth course.
-_RATIO = 0.15
+_RATIO = 0.1
 _FEWEST, _MOST = 24, 96
 _WHY = (
     "PyTorch adds each backward pass to the gradients that are there, until somebody sets them to zero. "
@@ -35,8 +36,12 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         raise TooThin(
             'gradients of weights were not recorded: colordim.record(model, kinds="all", optimizer=optimizer).'
         )
+    # Nobody zeroes the gradients of what is in no optimiser, and nothing comes of it.
+    outside = {row["path"] for row in layers.parameters(evidence) if row.get("in_optimizer") is False}
     ratios, growth = [], []
     for each in series:
+        if each.name in outside:
+            continue
         single = each[(each.first == each.last) & each.fired & np.isfinite(each.mean)][:_MOST]
         if len(single) < _FEWEST or not np.ptp(single.mean) > 0:
             continue

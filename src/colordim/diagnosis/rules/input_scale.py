@@ -18,7 +18,7 @@ __all__ = ["RULE"]
 
 #: Root mean square of the inputs. Standardised ones have 1, pixels in [0, 1] about 0.3, in [0, 255] about 80 to 100; DLCheck warns
 #: at a mean of 10.
-_LARGE, _SMALL = 10.0, 0.01
+_LARGE, _SMALL = 5.0, 0.01
 #: What passes the inputs on as they are.
 _RESHAPING = ("Flatten", "Unflatten", "Identity")
 _WHY = (
@@ -41,7 +41,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     if not size > _LARGE and not (0 < size < _SMALL):
         return []
     course = course_of(evidence)
-    severity: Severity = "warning" if course.learnt else "problem"
+    severity: Severity = "warning" if course.left < 0.1 else "problem"
     large = size > _LARGE
     return [
         Finding(

@@ -18,9 +18,9 @@ __all__ = ["RULE"]
 
 #: log10 of the step relative to the weights. The rule of thumb is -3 (CS231n notes 3); above -1 TheDeepChecker calls it too fast.
 #: In healthy trainings 95 % of the first epochs' medians lie below -1.84 (docs/diagnosis.md).
-_LARGE, _HUGE = -1.4, -1.0
+_LARGE, _HUGE = -1.2, -1.0
 #: Batches over which the steps are averaged.
-_WIDTH = 5
+_WIDTH = 3
 #: Without updates: a loss that rises to so many times that of guessing, while the outputs of layers grow so many times.
 _RISE, _GROWTH = 3.0, 10.0
 _WHY = (
@@ -51,9 +51,7 @@ def _by_steps(evidence: Evidence, steps: Steps, course: Course) -> Finding | Non
         return None
     since = int(steps.batch[known][max(int(np.argmax(size > limit)) + 1 - _WIDTH, 0)])
     last = int(batch[np.flatnonzero(size > limit)[-1]])
-    severity: Severity = (
-        "problem" if not course.learnt and (course.stuck or course.worst > _RISE * course.base) else "warning"
-    )
+    severity: Severity = "warning" if course.learnt else "problem"
     return _finding(
         evidence,
         severity,

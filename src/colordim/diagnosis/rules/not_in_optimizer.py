@@ -35,8 +35,10 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     outside = [
         row for row in rows if row["requires_grad"] and row["in_optimizer"] is False and not _moved(evidence, row)
     ]
-    if not outside or evidence.length < 1:
+    if not evidence.length:
         return []
+    if not outside:
+        return _standing(evidence)
     names = tuple(dict.fromkeys(row["module"] for row in outside))
     size = sum(int(np.prod(row["shape"] or [0])) for row in outside)
     total = sum(int(np.prod(row["shape"] or [0])) for row in rows if row["requires_grad"])

@@ -18,7 +18,7 @@ __all__ = ["RULE"]
 
 #: The first loss relative to ln K, which is that of saying nothing about K classes (CS231n notes 3; Karpathy, makemore 3: "fix softmax
 #: confidently wrong"). TheDeepChecker allows twice ln K.
-_TIMES = 2.0
+_TIMES, _FAR = 2.0, 5.0
 #: Root mean square of the first outputs.
 _SIZE = 3.0
 _WHY = (
@@ -42,7 +42,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     size, guess = float(last.rms[fired[0]]), math.log(number)
     if not (course.start > _TIMES * guess and size > _SIZE):
         return []
-    severity: Severity = "warning" if course.learnt else "problem"
+    severity: Severity = "warning" if course.learnt and course.start < _FAR * guess else "problem"
     return [
         Finding(
             "overconfident-start",

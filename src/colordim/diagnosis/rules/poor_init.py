@@ -18,7 +18,9 @@ __all__ = ["RULE"]
 
 #: std(weight) * sqrt(fan_in): 1.41 by He et al. 2015 (ReLU), 1.67 with gain 5/3 (tanh), 1 by LeCun, 0.58 by PyTorch's default; 0.02 of a
 #: transformer of width 64 gives 0.16. Outside of these limits each layer scales the signal by more than ten.
-_SMALL, _LARGE = 0.08, 6.0
+_SMALL, _LARGE = 0.1, 4.0
+#: How many times smaller or larger the signal may become over all hidden layers, and from how many layers on that is asked.
+_SIGNAL, _DEEP = 100.0, 4
 _WHY_SCALE = (
     "Each layer multiplies the spread of its input by about std(weight) * sqrt(fan-in); over several layers that is a power. "
     "Much below one the signal and its gradient die out, much above one they explode, before the first step."
@@ -43,7 +45,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         return []
     rows.sort(key=lambda row: order[row["module"]])
     course = course_of(evidence)
-    severity: Severity = "warning" if course.learnt else "problem"
+    severity: Severity = "warning" if course.left < 0.1 else "problem"
     constant = [row for row in rows if row["std"] <= 1e-6 * abs(row["mean"]) and row["mean"] != 0]
     zero = [row for row in rows if row["std"] == 0 and row["mean"] == 0]
     if len(zero) > 1 and 2 * len(zero) >= len(rows):  # single ones are begun with zero on purpose
@@ -69,7 +71,40 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             )
             found.append(_finding(evidence, mild, off, f"the weights of {off[0]['module']} begin too {words}", _WHY_SCALE,
                                   Number("std(weight) * sqrt(fan-in)", gain, limit, relation)))  # type: ignore[arg-type]  # fmt: skip
-    return found
+    return found or _signal(evidence, severity)
+
+
+def _signal(evidence: Evidence, severity: Severity) -> Sequence[Finding]:
+    """Find a signal that the layers make a thousand times smaller or larger before the first step."""
+    outputs = [each for each in layers.weighted(evidence) if each.first[0] == 0 and each.fired[0] and each.rms[0] > 0]
+    if len(outputs) < _DEEP:
+        return []
+    first, hidden = outputs[0], outputs[1:-1]
+    off = [each for each in hidden if not 1 / _SIGNAL < each.rms[0] / first.rms[0] < _SIGNAL]
+    if not off:
+        return []
+    ratio = float(off[0].rms[0] / first.rms[0])
+    words = "dies out" if ratio < 1 else "explodes"
+    return [
+        Finding(
+            "poor-init",
+            severity,
+            f"the signal {words} on its way through the layers: {off[0].name} begins with {ratio:.1g} times what {first.name} has",
+            tuple(each.name for each in off),
+            0,
+            max(evidence.length - 1, 0),
+            (
+                Number(
+                    f"{off[0].name} relative to {first.name} in the first batch",
+                    ratio,
+                    _SIGNAL if ratio > 1 else 1 / _SIGNAL,
+                    "above" if ratio > 1 else "below",
+                ),
+            ),
+            _WHY_SCALE,
+            (remedy("kaiming-init"), remedy("batch-norm")),
+        )
+    ]
 
 
 def _finding(

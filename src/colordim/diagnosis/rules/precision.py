@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from colordim.diagnosis import layers
 from colordim.diagnosis.course import course_of
 from colordim.diagnosis.evidence import Evidence, Series
 from colordim.diagnosis.finding import Finding, Number, Severity
@@ -31,7 +34,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         raise TooThin('gradients were not recorded: colordim.record(model, kinds="all", optimizer=optimizer).')
     cut = [(each, name) for each in series for name in FORMATS if _cut(each, FORMATS[name][0])]
     if not cut:
-        return []
+        return _gone(evidence)
     name = cut[0][1]
     mine = [each for each, which in cut if which == name]
     lost = {each.name: float(each.zeros.sum() / max(each.size.sum(), 1)) for each in mine}
@@ -54,6 +57,43 @@ def find(evidence: Evidence) -> Sequence[Finding]:
                 Number(f"smallest number of {name}", FORMATS[name][0]),
             ),
             _WHY.format(name),
+            (remedy("loss-scaling"),),
+        )
+    ]
+
+
+def _gone(evidence: Evidence) -> Sequence[Finding]:
+    """Find gradients of weights that are all zero although those of the layers' outputs are not: tiny, in a better format."""
+    smallest = FORMATS["float16"][0]
+    outputs = {each.name: each for each in evidence.of("gradient")}
+    lost = []
+    for row in layers.matrices(evidence):
+        weight, output = evidence.get("weight_gradient", row["path"]), outputs.get(row["module"])
+        if weight is None or output is None or np.count_nonzero(weight.fired) < _FEWEST:
+            continue
+        zero = bool(np.all(weight.zeros == weight.size))
+        if zero and 0 < np.nanmedian(output.rms) < smallest:
+            lost.append((row["path"], float(np.nanmedian(output.rms))))
+    if not lost or 2 * len(lost) < len(layers.matrices(evidence)):
+        return []
+    return [
+        Finding(
+            "precision",
+            "problem",
+            f"all gradients of {lost[0][0]} are rounded to zero: they are smaller than the smallest number of float16",
+            tuple(name for name, _ in lost),
+            0,
+            max(evidence.length - 1, 0),
+            (
+                Number(
+                    f"gradient of the output there, root mean square {lost[0][1]:.2g}, relative to the smallest number",
+                    lost[0][1] / smallest,
+                    1.0,
+                    "below",
+                ),
+                Number("smallest number of float16", smallest),
+            ),
+            _WHY.format("float16"),
             (remedy("loss-scaling"),),
         )
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from colordim.diagnosis.course import course_of
 from colordim.diagnosis.evidence import Evidence
-from colordim.diagnosis.finding import Finding, Number, Severity
+from colordim.diagnosis.finding import Finding, Number
 from colordim.diagnosis.remedies import remedy
 from colordim.diagnosis.rule import Rule, TooThin
 
@@ -39,11 +39,10 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     guess, least = math.log(number), math.log(math.e + number - 1) - 1
     if loss.size < _FEWEST or abs(loss[0] - guess) > _NEAR * guess or loss.min() < least - 1e-3:
         return []
-    severity: Severity = "warning" if course.now < least + 0.25 * (guess - least) else "problem"
     return [
         Finding(
             "softmax-twice",
-            severity,
+            "problem",
             f"the softmax is applied twice: in {last.name}, and in the loss",
             (last.name,),
             0,

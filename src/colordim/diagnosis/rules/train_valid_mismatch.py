@@ -17,7 +17,7 @@ from colordim.diagnosis.rule import Rule, TooThin
 __all__ = ["RULE", "divergence"]
 
 #: Jensen-Shannon divergence in bits, from 0 (alike) to 1 (nothing in common).
-_APART = 0.1
+_APART = 0.05
 #: Validation loss relative to that of training.
 _WORSE = 2.0
 _WHY = (
@@ -59,7 +59,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         for series in layers.weighted(evidence)
         if series in known
     }
-    if not apart or not worse > _WORSE or not losses[-1] > 0.5 * course.base:
+    if not apart or not worse > _WORSE:
         return []
     order = list(apart)
     early = [name for name in order[: max((len(order) + 1) // 2, 1)] if apart[name][-1] > _APART]

@@ -45,10 +45,8 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         return []
     small = [series.name for series in gradients if _relative(series, last, both) < _RATIO]
     names = tuple(name.rsplit(".", 1)[0] if first.stream.kind == "weight_gradient" else name for name in small)
-    severity: Severity = "problem" if course.stuck else "warning"
-    over = ratio < _RATIO
-    below = np.flatnonzero(~over)
-    since = int(first.first[both][int(below[-1]) + 1 if below.size and below[-1] + 1 < over.size else 0])
+    severity: Severity = "problem" if course.left > 0.7 else "warning"
+    since = int(first.first[both][int(np.argmax(ratio < _RATIO))])
     return [
         Finding(
             "vanishing-gradients",
