@@ -118,5 +118,11 @@ def test_what_is_named() -> None:
     assert tellers(None) == ()
     assert tellers("log") == ("log",)
     assert tellers(("log", print)) == ("log", print)
-    assert [wants_stop(each) for each in (None, "log", "stop", ["log", "stop"], print)] == [False, False, True, True, False]
+    assert [wants_stop(each) for each in (None, "log", "stop", ["log", "stop"], print)] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
     assert [portable(each) for each in (None, "stop", print, ["log", print])] == [None, "stop", None, ["log"]]

@@ -58,7 +58,9 @@ class Sick:
                 counts = np.histogram(values[bad:], self.axis.edges)[0]
                 rows.append(np.concatenate([counts, [0, 0, bad, 0, 0, 0, 512, 1]]))
                 moments.append([values[bad:].sum(), (values[bad:] ** 2).sum(), values[bad:].min(), values[bad:].max()])
-            now = Batch(self.number, self.number, "train", self.number // 25, self.number, time.time(), True, {"loss": 1.0})
+            now = Batch(
+                self.number, self.number, "train", self.number // 25, self.number, time.time(), True, {"loss": 1.0}
+            )
             self.writer.append(now, self.streams, np.concatenate(rows).astype(np.int64), np.array(moments))
             self.number += 1
         self.writer.flush()
@@ -177,7 +179,9 @@ def show(page: Page, address: str, fragment: str) -> None:
 
 
 def until(page: Page, condition: str) -> None:
-    page.wait_for_function(f"() => {{ const app = document.getElementById('colordim').colordim; return app && {condition}; }}")
+    page.wait_for_function(
+        f"() => {{ const app = document.getElementById('colordim').colordim; return app && {condition}; }}"
+    )
 
 
 def names(page: Page) -> list[str]:
@@ -241,11 +245,15 @@ def test_layers_have_signs_and_columns_brackets(page: Page, address: str) -> Non
         """() => { const app = document.getElementById('colordim').colordim;
         const { canvas, ctx } = app.stage;
         const origin = canvas.getBoundingClientRect(), ratio = canvas.width / origin.width;
+        const { data, width } = ctx.getImageData(0, 0, canvas.width, canvas.height);
         return app.panels.map(panel => {
           const rect = panel.plot.getBoundingClientRect();
           const inner = panel.inner({ x: (rect.left - origin.left) * ratio, y: (rect.top - origin.top) * ratio, w: rect.width * ratio, h: rect.height * ratio }, ratio);
-          const at = batch => [...ctx.getImageData(Math.round(inner.x + (batch / 100) * inner.w), Math.round(inner.y - 5 * ratio), 1, 1).data];
-          return [20, 60, 90].map(batch => at(batch)[3] > 128 ? at(batch).slice(0, 3).map(Math.round).join() : '');
+          const at = batch => {
+            const place = 4 * (Math.round(inner.y - 5 * ratio) * width + Math.round(inner.x + (batch / 100) * inner.w));
+            return [...data.slice(place, place + 4)];
+          };
+          return [20, 60, 90].map(batch => at(batch)[3] > 128 ? at(batch).slice(0, 3).join() : '');
         }); }"""
     )
     problem = "184,64,10"  # --cd-problem of the light theme
@@ -258,7 +266,9 @@ def test_layers_have_signs_and_columns_brackets(page: Page, address: str) -> Non
 def test_the_order_and_the_dimming_follow_the_findings(page: Page, address: str) -> None:
     show(page, address, "run=sick&order=trouble&dim=healthy")
     assert names(page)[:2] == ["features.1", HOSTILE]
-    faint = page.evaluate("document.getElementById('colordim').colordim.panels.map(p => p.element.classList.contains('cd-faint'))")
+    faint = page.evaluate(
+        "document.getElementById('colordim').colordim.panels.map(p => p.element.classList.contains('cd-faint'))"
+    )
     assert faint == [False, False, True, True]  # a note is no trouble
 
 

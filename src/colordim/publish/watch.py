@@ -20,10 +20,10 @@ __all__ = ["Pace", "Watch", "Watched"]
 
 #: Seconds between two looks at the number of the batch and of the epoch.
 _INTERVAL = 0.25
-#: Seconds of processor time that diagnosing may take a batch, on average.
-_ALLOWED = 1e-3
-#: Batches before the first diagnosis, and what that is expected to take (seconds): nothing is known of the model yet.
-_FIRST, _GUESS = 16, 0.02
+#: Seconds of processor time that diagnosing may take a batch, on average, with some room below the promised millisecond.
+_ALLOWED = 0.8e-3
+#: Batches before the first diagnosis, and what that is expected to take: seconds, and seconds a layer.
+_FIRST, _GUESS, _GUESS_LAYER = 16, 0.01, 0.002
 #: Seconds for which a batch that is known to hold NaN is waited for in the folder, about four flushes of the writer.
 _ARRIVES = 2.0
 #: Seconds for which the end of a recording waits for the last diagnosis.
@@ -41,6 +41,10 @@ class Watched(Protocol):
     def current_epoch(self) -> int:
         """Number of the epoch."""
 
+    @property
+    def layers(self) -> int:
+        """How many are recorded."""
+
 
 class Pace:
     """Says when to diagnose: at the end of an epoch, and when there are twice as many batches; never at too high a price.
@@ -49,17 +53,20 @@ class Pace:
     ----------
     epoch : int
         Number of the epoch at the beginning.
+    layers : int
+        How many are recorded.
     """
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, layers: int = 1) -> None:
         self.seconds = 0.0
         self._epoch = epoch
         self._next = _FIRST
-        self._expected = _GUESS
+        self._last, self._at = _GUESS + _GUESS_LAYER * layers, 0
 
     def due(self, batches: int, epoch: int) -> bool:
         """Return whether to diagnose after so many batches since the beginning, in this epoch."""
-        affordable = self.seconds + self._expected <= _ALLOWED * batches
+        expected = self._last * batches / self._at if self._at else self._last  # in proportion at worst
+        affordable = self.seconds + expected <= _ALLOWED * batches
         return affordable and batches > 0 and (epoch != self._epoch or batches >= self._next)
 
     def hurry(self) -> None:
@@ -69,8 +76,7 @@ class Pace:
     def took(self, seconds: float, batches: int, epoch: int) -> None:
         """Take note of a diagnosis, and of where the training was when it began."""
         self.seconds += seconds
-        # A run that has become longer takes longer, in proportion at worst.
-        self._expected = seconds * 1.5
+        self._last, self._at = seconds, batches
         self._epoch, self._next = epoch, max(2 * batches, _FIRST)
 
 
@@ -116,7 +122,7 @@ class Watch:
         """
         self._folder, self._recorder, self._tell, self._say = folder, recorder, tell, say
         self._since = recorder.closed_batches
-        self._pace = Pace(recorder.current_epoch)
+        self._pace = Pace(recorder.current_epoch, recorder.layers)
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._work, name="colordim-diagnosis", daemon=True)
         self._thread.start()

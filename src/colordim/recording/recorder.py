@@ -300,6 +300,11 @@ class Recorder:
         return self._batches.batches
 
     @property
+    def layers(self) -> int:
+        """How many are recorded."""
+        return len(self._layers.names)
+
+    @property
     def managed(self) -> bool:
         """Whether a framework runs the training."""
         return self._managed

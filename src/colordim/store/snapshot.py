@@ -117,6 +117,7 @@ class Snapshot:
         self._facts: Mapping[str, Any] = {}
         self._ended: str | None = None
         self._parts: tuple[Part, ...] = ()
+        self._sorted_units: tuple[tuple[Part, ...] | None, dict[tuple[int, str], dict[Units, None]]] = None, {}
         self._table: tuple[tuple[Part, ...], Table] | None = None
         self.refresh()
 
@@ -215,12 +216,19 @@ class Snapshot:
         return self.extent(phase)[0]
 
     def units(self, stream: Stream, phase: Phase) -> Sequence[Units]:
-        known: dict[str, Sequence[Units]] = {}
-        for part in self._parts:
-            known.update(self._units_of(part))
-        # Some may be read twice, from before and after they were put together with others.
-        every = dict.fromkeys(each for some in known.values() for each in some)
-        return [each for each in every if each.stream == stream.id and each.phase == phase]
+        parts, found = self._sorted_units
+        if parts is not self._parts:  # sorted once a snapshot: of many layers each is asked for, and most have none
+            parts = self._parts
+            known: dict[str, Sequence[Units]] = {}
+            for part in parts:
+                known.update(self._units_of(part))
+            found = {}
+            for each in (each for some in known.values() for each in some):
+                # Some may be read twice, from before and after they were put together with others.
+                found.setdefault((each.stream, each.phase), {})[each] = None
+            if not any(name.startswith(files.UNITS_FOLDER) for name in self._problems):  # else a file may come back
+                self._sorted_units = parts, found
+        return list(found.get((stream.id, phase), ()))
 
     # The snapshot.
 

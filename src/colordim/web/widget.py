@@ -187,7 +187,9 @@ class RunWidget(anywidget.AnyWidget):  # type: ignore[misc]  # without types
         messages = [
             ({"push": True, "route": "tiles", "state": state}, tiles) for tiles in self._newest(grown["batches"])
         ]
-        messages += [({"push": True, "route": each, "phase": ""}, answer(run, each, {})) for each in ("marks", "findings")]
+        messages += [
+            ({"push": True, "route": each, "phase": ""}, answer(run, each, {})) for each in ("marks", "findings")
+        ]
         for phase in PHASES:
             if grown["batches"][phase]:
                 content = {"push": True, "route": "scalars", "phase": phase}
