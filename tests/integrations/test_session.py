@@ -366,7 +366,7 @@ def test_a_managed_recording_says_that_it_wants_to_stop_and_raises_nothing(tmp_p
 
 def test_all_ranks_stop_together(tmp_path: Path) -> None:
     """Two processes, of which only the first has found something."""
-    torch.multiprocessing.spawn(_rank, (str(tmp_path / "meet"),), 2)
+    torch.multiprocessing.spawn(_rank, (str(tmp_path / "meet"),), 2)  # type: ignore[attr-defined]
 
 
 def _rank(rank: int, meet: str) -> None:

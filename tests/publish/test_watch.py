@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import colordim
-from colordim.diagnosis import Finding
+from colordim.diagnosis import Diagnosis, Finding
 from colordim.errors import ArgumentError, ColordimWarning
 from colordim.publish import watch
 from colordim.publish.watch import Pace
@@ -68,19 +68,19 @@ def train(
 # When it is due, and what it may cost.
 
 
-def test_the_first_after_16_batches_then_when_there_are_twice_as_many() -> None:
+def test_the_first_after_some_batches_then_when_there_are_twice_as_many() -> None:
     pace = Pace(0, 1)
-    assert not pace.due(15, 0)
-    assert pace.due(16, 0)  # expected to take 12 ms, and 0.8 may be taken a batch
-    pace.took(0.001, 16, 0)
-    assert not pace.due(31, 0)
-    assert pace.due(32, 0)
+    assert not pace.due(23, 0)
+    assert pace.due(24, 0)  # expected to take 12 ms, and 0.5 may be taken a batch
+    pace.took(0.001, 24, 0)
+    assert not pace.due(47, 0)
+    assert pace.due(48, 0)
 
 
 def test_of_many_layers_the_first_waits_longer() -> None:
-    pace = Pace(0, 63)  # 10 ms and 2 ms a layer
-    assert not pace.due(169, 0)
-    assert pace.due(170, 0)
+    pace = Pace(0, 60)  # 10 ms and 2 ms a layer
+    assert not pace.due(259, 0)
+    assert pace.due(260, 0)
 
 
 def test_at_the_end_of_an_epoch() -> None:
@@ -96,7 +96,7 @@ def test_never_for_more_than_a_millisecond_a_batch() -> None:
     pace, spent, last = Pace(0), 0.0, 0
     for batches in range(1, 20_000):
         if pace.due(batches, batches // 10):  # an epoch every ten batches
-            cost = min(0.01 + 1e-4 * batches, 0.4)  # of longer and longer runs
+            cost = min(0.005 + 1e-4 * batches, 0.4)  # of longer and longer runs
             pace.took(cost, batches, batches // 10)
             spent, last = spent + cost, batches
             assert spent <= 1e-3 * batches
@@ -109,8 +109,8 @@ def test_in_a_hurry_as_soon_as_it_can_be_afforded() -> None:
     pace.took(0.04, 100, 0)
     pace.hurry()
     # 40 ms are spent, and as much for every 100 batches is expected
-    assert not pace.due(99, 0)
-    assert pace.due(100, 0)
+    assert not pace.due(399, 0)
+    assert pace.due(401, 0)
 
 
 # What people hear.
@@ -139,6 +139,14 @@ def test_short_trainings_are_diagnosed_at_their_end(tmp_path: Path, caplog: pyte
     ):
         train(tmp_path / "run", 6, nan_at=2, on_finding=["log", "warn"])
     assert [each.levelname for each in caplog.records if "NaN" in each.getMessage()] == ["ERROR"]
+
+
+def test_the_end_is_diagnosed_however_few_batches_there_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Finding("plateau", "warning", "it does not move", (), 0, 9, (), "why")
+    monkeypatch.setattr(watch, "diagnose", lambda *_: Diagnosis((made,), "s"))
+    heard: list[Finding] = []
+    train(tmp_path / "run", 3, on_finding=heard.append)
+    assert heard == [made]
 
 
 @pytest.mark.parametrize("explicit", [False, True])

@@ -71,7 +71,7 @@ class Telling:
     """
 
     def __init__(
-        self, to: Sequence[Teller], stop: Callable[[Finding], None], say: Callable[[str, str], None], since: int = 0
+        self, to: Sequence[Teller], stop: Callable[[Finding], None], say: Callable[[str, str], object], since: int = 0
     ) -> None:
         self._to = list(to)
         self._stop = stop

@@ -20,8 +20,9 @@ __all__ = ["Pace", "Watch", "Watched"]
 
 #: Seconds between two looks at the number of the batch and of the epoch.
 _INTERVAL = 0.25
-#: Seconds of processor time that diagnosing may take a batch, on average, with some room below the promised millisecond.
-_ALLOWED = 0.8e-3
+#: Seconds of processor time that diagnosing may take a batch, on average, half of the promised
+#: millisecond: the training may wait for Python's lock besides.
+_ALLOWED = 0.5e-3
 #: Batches before the first diagnosis, and what that is expected to take: seconds, and seconds a layer.
 _FIRST, _GUESS, _GUESS_LAYER = 16, 0.01, 0.002
 #: Seconds for which a batch that is known to hold NaN is waited for in the folder, about four flushes of the writer.

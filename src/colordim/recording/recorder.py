@@ -310,8 +310,8 @@ class Recorder:
         return self._managed
 
     def stop_here(self) -> None:
-        """Raise :attr:`halt`, once, where a training batch is about to begin; a framework stops in its own way."""
-        if self.halt is not None and not self._managed and self._here():
+        """Raise :attr:`halt`, once, where a training batch is about to begin."""
+        if self.halt is not None and self._here():
             error, self.halt = self.halt, None
             raise error
 

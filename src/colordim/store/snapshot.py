@@ -226,7 +226,9 @@ class Snapshot:
             for each in (each for some in known.values() for each in some):
                 # Some may be read twice, from before and after they were put together with others.
                 found.setdefault((each.stream, each.phase), {})[each] = None
-            if not any(name.startswith(files.UNITS_FOLDER) for name in self._problems):  # else a file may come back
+            if not any(
+                str(name).startswith(files.UNITS_FOLDER) for name in self._problems
+            ):  # else a file may come back
                 self._sorted_units = parts, found
         return list(found.get((stream.id, phase), ()))
 
