@@ -21,6 +21,8 @@ __all__ = ["RULE"]
 _TIMES, _FAR = 2.0, 5.0
 #: Root mean square of the first outputs.
 _SIZE = 3.0
+#: The same beside that of the layer before.
+_BESIDE = 2.0
 _WHY = (
     "Before training every class should get about the same probability, and the loss should be ln K for K classes; here the outputs "
     "are so large that the model is sure, and mostly wrong. The first batches are spent on unlearning that."
@@ -40,7 +42,9 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     if not fired.size or last.first[fired[0]] > 0:
         return []
     size, guess = float(last.rms[fired[0]]), math.log(number)
-    if not (course.start > _TIMES * guess and size > _SIZE):
+    before = [each.rms[0] for each in layers.weighted(evidence)[-2:-1] if each.fired[0] and np.isfinite(each.rms[0])]
+    # Where the layers before are as large, it is not the output that began wrong.
+    if not (course.start > _TIMES * guess and size > _SIZE and size > _BESIDE * max(before, default=0.0)):
         return []
     severity: Severity = "warning" if course.learnt and course.start < _FAR * guess else "problem"
     return [

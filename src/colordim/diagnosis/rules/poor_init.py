@@ -81,7 +81,9 @@ def _signal(evidence: Evidence, severity: Severity) -> Sequence[Finding]:
         return []
     first, hidden = outputs[0], outputs[1:-1]
     off = [each for each in hidden if not 1 / _SIGNAL < each.rms[0] / first.rms[0] < _SIGNAL]
-    if not off:
+    steps = np.diff(np.log2([each.rms[0] for each in (first, *hidden)]))
+    # Layer by layer, and not by one that stands out: that one may have a large bias.
+    if not off or not (np.all(steps < -1) or np.all(steps > 1)):
         return []
     ratio = float(off[0].rms[0] / first.rms[0])
     words = "dies out" if ratio < 1 else "explodes"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from colordim.diagnosis import layers
 from colordim.diagnosis.course import course_of
 from colordim.diagnosis.evidence import Evidence, Passes
-from colordim.diagnosis.finding import Finding, Number, Severity
+from colordim.diagnosis.finding import Finding, Number
 from colordim.diagnosis.remedies import remedy
 from colordim.diagnosis.rule import Rule, TooThin
 
-__all__ = ["RULE", "divergence"]
+__all__ = ["RULE", "coarse", "divergence"]
 
-#: Jensen-Shannon divergence in bits, from 0 (alike) to 1 (nothing in common).
-_APART = 0.05
+#: Jensen-Shannon divergence in bits over 16 bins that hold equally many values: from 0 (alike) to 1 (nothing in common).
+_APART, _BINS = 0.004, 16
+#: How many times that of two epochs' trainings, which differ by their samples and by what was learnt; and the least of that.
+_TIMES, _NOISE = 8.0, 0.0005
+#: Before there are two epochs to compare.
+_AT_ONCE = 0.05
 #: Validation loss relative to that of training.
-_WORSE = 2.0
+_WORSE = 1.5
 _WHY = (
     "The histograms of this layer at the end of an epoch's training and in its validation should be nearly the same, and they are not: "
     "the network is shown something else in validation, or computes something else. What validation measures is not what was trained."
@@ -40,10 +44,28 @@ def divergence(first: npt.ArrayLike, second: npt.ArrayLike) -> npt.NDArray[np.fl
     return np.asarray(np.where(np.isnan(p).any(axis=-1) | np.isnan(q).any(axis=-1), np.nan, result), np.float64)
 
 
+def coarse(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], bins: int = _BINS
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return two histograms over fewer bins, that hold about equally many values of both together.
+
+    Of few samples fine bins differ by chance.
+    """
+    total = np.cumsum(first + second)
+    if not total.size or not total[-1]:
+        return np.zeros(bins), np.zeros(bins)
+    place = np.minimum((total - (first + second) / 2) / total[-1] * bins, bins - 1).astype(np.int64)
+    sides = (np.asarray(np.bincount(place, each, bins), np.float64) for each in (first, second))
+    return next(sides), next(sides)
+
+
 def find(evidence: Evidence) -> Sequence[Finding]:
     """Find the first layer whose validation parts from its training, while the validation loss is much worse."""
-    outputs = [series for series in evidence.of("activation") if series.name in evidence.passes]
-    known = [series for series in outputs if len(evidence.passes[series.name].epoch)]
+    known = [
+        each
+        for each in evidence.of("activation")
+        if each.name in evidence.passes and len(evidence.passes[each.name].epoch)
+    ]
     if not known:
         raise TooThin("no validation pass was recorded.")
     dropping = _dropping(evidence)
@@ -54,36 +76,23 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     if not course.known or not losses.size or not np.isfinite(losses[-1]):
         raise TooThin("the validation loss was not logged: rec.log(loss=loss) in validation too.")
     worse = float(losses[-1] / max(course.now, 1e-12))
-    apart = {
-        series.name: divergence(*_sides(evidence.passes[series.name]))
-        for series in layers.weighted(evidence)
-        if series in known
-    }
-    if not apart or not worse > _WORSE:
+    # From the first dropout on training and validation differ in good health.
+    dropout = next((place for place, each in enumerate(known) if "Dropout" in each.stream.module), len(known))
+    early = known[: min(dropout, max((len(known) + 1) // 2, 1))]
+    parted = [(series, found) for series in early if (found := _parts(evidence.passes[series.name])) is not None]
+    if not parted or not worse > _WORSE:
         return []
-    order = list(apart)
-    early = [name for name in order[: max((len(order) + 1) // 2, 1)] if apart[name][-1] > _APART]
-    if not early:
-        return []
-    first = early[0]
-    over = np.flatnonzero(apart[first] > _APART)
-    severity: Severity = "problem"
+    first, (end, apart, limit) = parted[0]
     return [
         Finding(
             "train-valid-mismatch",
-            severity,
-            f"training and validation part at {first}",
-            tuple(early),
-            int(max(evidence.passes[first].end[over[0]] - 1, 0)),
+            "problem",
+            f"training and validation part at {first.name}",
+            tuple(series.name for series, _ in parted),
+            max(end - 1, 0),
             evidence.length - 1,
             (
-                Number(
-                    f"divergence of {first} between training and validation",
-                    float(apart[first][-1]),
-                    _APART,
-                    "above",
-                    "bits",
-                ),
+                Number(f"divergence of {first.name} between training and validation", apart, limit, "above", "bits"),
                 Number("validation loss relative to that of training", worse, _WORSE, "above", "times"),
             ),
             _WHY,
@@ -92,8 +101,13 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     ]
 
 
-def _sides(passes: Passes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    return passes.train, passes.valid
+def _parts(passes: Passes) -> tuple[int, float, float] | None:
+    """Return since which batch training and validation differ, how much in the end, and what is allowed; None if they do not."""
+    apart = np.array([divergence(*coarse(*pair)) for pair in zip(passes.train, passes.valid, strict=True)])
+    noise = np.array([divergence(*coarse(*pair)) for pair in itertools.pairwise(passes.train)])
+    limit = max(_APART, _TIMES * max(float(np.nanmedian(noise)), _NOISE)) if noise.size else _AT_ONCE
+    over = np.flatnonzero(apart > limit)
+    return (int(passes.end[over[0]]), float(apart[-1]), limit) if over.size and apart[-1] > limit else None
 
 
 def _dropping(evidence: Evidence) -> Finding | None:
@@ -107,7 +121,7 @@ def _dropping(evidence: Evidence) -> Finding | None:
         if train[-1] - before[0] > 0.05 and valid[-1] - before[1] > 0.8 * (train[-1] - before[0]):
             return Finding(
                 "train-valid-mismatch",
-                "warning",
+                "problem",
                 f"{series.name} still drops {100 * (valid[-1] - before[1]):.0f} % of its values in validation",
                 (series.name,),
                 int(max(passes.end[0] - 1, 0)),

@@ -9,7 +9,7 @@ import numpy as np
 from colordim.diagnosis import layers
 from colordim.diagnosis.course import course_of
 from colordim.diagnosis.evidence import Evidence, Series
-from colordim.diagnosis.finding import Finding, Number, Severity
+from colordim.diagnosis.finding import Finding, Number
 from colordim.diagnosis.remedies import remedy
 from colordim.diagnosis.rule import Rule, TooThin
 
@@ -40,17 +40,18 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     if np.count_nonzero(both) < _FEWEST:
         return []
     ratio = first.rms[both] / last.rms[both]
-    middle = float(np.median(ratio[-max(_FEWEST, ratio.size // 2) :]))
-    if not middle < _RATIO:
+    # Also if they came back: what the first layers have missed at the start is missing still.
+    if np.count_nonzero(ratio < _RATIO) < _FEWEST:
         return []
+    middle = float(np.median(ratio[ratio < _RATIO]))
+    both &= first.rms < _RATIO * last.rms
     small = [series.name for series in gradients if _relative(series, last, both) < _RATIO]
     names = tuple(name.rsplit(".", 1)[0] if first.stream.kind == "weight_gradient" else name for name in small)
-    severity: Severity = "problem" if course.left > 0.7 else "warning"
-    since = int(first.first[both][int(np.argmax(ratio < _RATIO))])
+    since = int(first.first[both][0])
     return [
         Finding(
             "vanishing-gradients",
-            severity,
+            "problem",
             f"the gradients vanish on their way back: {names[0]} gets {middle:.1g} of what the last layer gets",
             names,
             since,
