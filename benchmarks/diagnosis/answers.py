@@ -43,12 +43,15 @@ class Row:
         By rule set; None where it has not watched.
     remedy : str
         Key of the first remedy of colordim's first problem; "" if there is none.
+    factor : float
+        What it says that the learning rate is to be multiplied by.
     """
 
     spec: Spec
     case: Case
     answers: dict[str, Answer | None]
     remedy: str
+    factor: float
 
 
 def case_of(spec: Spec, truth: Truth, reference: Reference) -> Case:
@@ -107,7 +110,8 @@ def answer_all(spec: Spec, folder: Path, reference: Reference, quick: bool = Fal
     for name, verdicts in read(_verdicts(folder)).items():
         answers[name] = None if verdicts is None else spoken(case, verdicts)
     problems = [each for each in diagnose(evidence).findings if each.severity == "problem" and each.remedies]
-    return Row(spec, case, answers, problems[0].remedies[0].key if problems else "")
+    first = problems[0].remedies[0] if problems else None
+    return Row(spec, case, answers, first.key if first else "", first.factor if first else 1.0)
 
 
 def evidence_of(folder: Path) -> Evidence:

@@ -8,11 +8,10 @@ from typing import Any
 
 from benchmarks.diagnosis.spec import Recipe, Spec
 
-__all__ = ["REMEDIES", "apply"]
+__all__ = ["KEYS", "REMEDIES", "apply"]
 
 REMEDIES: dict[str, Callable[[Recipe], dict[str, Any]]] = {
-    "lower-lr": lambda r: {"lr": r.lr / 10},
-    "raise-lr": lambda r: {"lr": r.lr * 10},
+    "steady-lr": lambda r: {"spike": None},
     "warm-up": lambda r: {"schedule": "warm-up"},
     "kaiming-init": lambda r: {"again": (*r.again, "kaiming")},
     "scale-output-init": lambda r: {"again": (*r.again, "output")},
@@ -29,18 +28,31 @@ REMEDIES: dict[str, Callable[[Recipe], dict[str, Any]]] = {
     "same-preprocessing": lambda r: {"valid_inputs": ""},
     "eval-mode": lambda r: {"valid_mode": "eval", "train_mode": "train", "bn_momentum": 0.1},
     "unfreeze": lambda r: {"frozen": ()},
-    "remove-softmax": lambda r: {"softmax": False, "shut_output": False},
+    "remove-softmax": lambda r: {"softmax": False},
+    "remove-output-activation": lambda r: {"shut_output": False},
     "train-longer": lambda r: {"epochs": 2 * r.epochs},
 }
 
 
-def apply(spec: Spec, key: str) -> Spec:
+RATES = ("lower-lr", "raise-lr")
+KEYS = (*RATES, *REMEDIES)
+
+
+def apply(spec: Spec, key: str, factor: float = 1.0) -> Spec:
     """Return the training with a remedy; the same one may be applied again.
+
+    Parameters
+    ----------
+    spec : Spec
+    key : str
+    factor : float
+        What the remedy says that the learning rate is to be multiplied by.
 
     Raises
     ------
     KeyError
         No remedy has this key.
     """
-    recipe = replace(spec.recipe, **REMEDIES[key](spec.recipe))
+    changes = {"lr": spec.recipe.lr * factor} if key in RATES else REMEDIES[key](spec.recipe)
+    recipe = replace(spec.recipe, **changes)
     return replace(spec, recipe=recipe, remedies=(*spec.remedies, key))

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.diagnosis.answers import ALONE, OURS, Row, answer_all
 from benchmarks.diagnosis.intervals import Share
 from benchmarks.diagnosis.outcome import read_references
-from benchmarks.diagnosis.remedy import REMEDIES, apply
+from benchmarks.diagnosis.remedy import KEYS, apply
 from benchmarks.diagnosis.rivals import READINGS
 from benchmarks.diagnosis.run import CACHE, cached, fill
 from benchmarks.diagnosis.scoring import Answer, baselines, margin, score, symptom_rates
@@ -99,8 +99,9 @@ def heal(rows: Sequence[Row], cache: Path, jobs: int = 2) -> tuple[Share, list[s
     """
     references = read_references()
     harmful = [row for row in rows if row.case.group == "harmful" and row.spec.label.repairable]
-    healed = {row.case.id: apply(row.spec, row.remedy) for row in harmful if row.remedy in REMEDIES}
-    fill(list({each.id: each for each in healed.values()}.values()), cache, jobs)
+    healed = {row.case.id: apply(row.spec, row.remedy, row.factor) for row in harmful if row.remedy in KEYS}
+    cache = cache / "remedies"  # of which only the outcome is wanted
+    fill(list({each.id: each for each in healed.values()}.values()), cache, jobs, record=False)
     regained, lines = 0, []
     for row in harmful:
         spec = healed.get(row.case.id)

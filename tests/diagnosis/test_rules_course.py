@@ -42,7 +42,9 @@ def test_large_steps_without_any_progress_are_a_problem(learning: Any) -> None:
     (found,) = learning_rate_too_high.find(learning.evidence())
     assert found.severity == "problem"
     assert found.numbers[0].value == pytest.approx(math.log10(0.2), abs=0.1)
-    assert found.remedies[0].text == "Lower the learning rate by 10, from 0.5 to 0.05."
+    # 10^-2.3 is what healthy trainings have: 10^(-2.3 + 0.7) = 0.025, of 0.01, 0.03 and 0.1 the nearest is 0.03
+    assert found.remedies[0].factor == pytest.approx(0.03)
+    assert found.remedies[0].text == "Lower the learning rate by 33.3, from 0.5 to 0.015."
 
 
 def test_ordinary_steps_are_not_too_large(learning: Any) -> None:

@@ -53,10 +53,13 @@ class Remedy:
         Short name, such as ``lower-lr``: the same in every finding that suggests it.
     text : str
         A sentence that says what to do, with the numbers of this run where they are known.
+    factor : float
+        What the learning rate is to be multiplied by; 1 where it is to stay.
     """
 
     key: str
     text: str
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from colordim.diagnosis.evidence import Evidence
@@ -10,8 +12,7 @@ from colordim.diagnosis.finding import Remedy
 __all__ = ["TEXTS", "lower_lr", "raise_lr", "remedy"]
 
 TEXTS = {
-    "lower-lr": "Lower the learning rate by 10.",
-    "raise-lr": "Raise the learning rate by 10, and again while the loss falls faster for it.",
+    "steady-lr": "Look at the schedule of the learning rate: take out the jump, or let it rise over many batches.",
     "warm-up": "Let the learning rate rise from zero over the first epoch or so (OneCycleLR, or a linear warm-up).",
     "kaiming-init": "Initialise the weights for their activation function: nn.init.kaiming_normal_ for ReLU and its kin, "
     "nn.init.xavier_normal_ with gain 5/3 for tanh, and the biases with zero.",
@@ -29,33 +30,51 @@ TEXTS = {
     "same-preprocessing": "Give validation the preprocessing of training: the same scaling, with the training data's mean and deviation.",
     "eval-mode": "Call model.eval() before validation and model.train() after it, and see that batch norm has seen enough batches.",
     "unfreeze": "Set requires_grad = True on these parameters, if they should learn.",
+    "remove-output-activation": "Remove the activation function behind the last layer: the loss wants its plain outputs.",
     "remove-softmax": "Remove the softmax: nn.CrossEntropyLoss takes the plain outputs of the last layer.",
     "train-longer": "Train for more epochs.",
 }  # fmt: skip
 
 
-def remedy(key: str, text: str | None = None) -> Remedy:
+#: log10 of the step relative to the weights that a new learning rate aims at: the median of the first epochs of healthy trainings
+#: (docs/diagnosis.md). The rule of thumb is -3 (CS231n notes 3).
+_AIM = -2.3
+
+
+def remedy(key: str, text: str | None = None, factor: float = 1.0) -> Remedy:
     """Return a remedy with its usual text, or another one."""
-    return Remedy(key, text or TEXTS[key])
+    return Remedy(key, text or TEXTS[key], factor)
 
 
-def lower_lr(evidence: Evidence, batch: int = -1) -> Remedy:
-    """Return the advice to lower the learning rate, with that of a batch if it is known."""
-    lr = _lr(evidence, batch)
-    return remedy("lower-lr", f"Lower the learning rate by 10, from {lr:.2g} to {lr / 10:.2g}." if lr else None)
+def lower_lr(evidence: Evidence, step: float | None = None) -> Remedy:
+    """Return the advice to lower the learning rate: by 10, or so far that steps become as large as in healthy trainings.
+
+    Parameters
+    ----------
+    evidence : Evidence
+    step : float, optional
+        log10 of the step relative to the weights, as it is now.
+    """
+    factor = 0.1 if step is None else min(_rounded(_AIM - step), 0.1)
+    return remedy("lower-lr", f"Lower the learning rate {_change(evidence, factor)}.", factor)
 
 
-def raise_lr(evidence: Evidence, batch: int = -1) -> Remedy:
-    """Return the advice to raise the learning rate, with that of a batch if it is known."""
-    lr = _lr(evidence, batch)
-    text = (
-        f"Raise the learning rate by 10, from {lr:.2g} to {10 * lr:.2g}, and again while the loss falls faster for it."
-    )
-    return remedy("raise-lr", text if lr else None)
+def raise_lr(evidence: Evidence, step: float | None = None) -> Remedy:
+    """Return the advice to raise the learning rate: by 10, or so far that steps become as large as in healthy trainings."""
+    factor = 10.0 if step is None else max(_rounded(_AIM - step), 10.0)
+    return remedy("raise-lr", f"Raise the learning rate {_change(evidence, factor)}.", factor)
 
 
-def _lr(evidence: Evidence, batch: int) -> float:
+def _rounded(exponent: float) -> float:
+    """Return the power of ten, or three times one, that is nearest on a logarithmic scale."""
+    whole = math.floor(exponent)
+    nearest = min((1.0, 3.0, 10.0), key=lambda each: abs(math.log10(each) - (exponent - whole)))
+    return float(nearest * 10.0**whole)
+
+
+def _change(evidence: Evidence, factor: float) -> str:
     values = evidence.logged.get("lr", np.zeros(0))
-    known = values[: batch + 1 or None]
-    known = known[np.isfinite(known)]
-    return float(known[-1]) if known.size else 0.0
+    known = values[np.isfinite(values)]
+    by = f"by {factor if factor > 1 else 1 / factor:,.3g}"
+    highest = float(known.max()) if known.size else 0.0
+    return f"{by}, from {highest:.2g} to {highest * factor:.2g}" if highest else by

@@ -94,7 +94,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
                 Number("loss that is left, of that of guessing", course.left, None, "", "%"),
             ),
             _WHY,
-            (remedy("batch-norm"), remedy("kaiming-init"), lower_lr(evidence, first.batch), remedy("warm-up")),
+            (remedy("batch-norm"), remedy("kaiming-init"), lower_lr(evidence), remedy("warm-up")),
         )
     ]
 

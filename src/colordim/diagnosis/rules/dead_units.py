@@ -9,6 +9,7 @@ import numpy as np
 from colordim.diagnosis import layers
 from colordim.diagnosis.evidence import Evidence
 from colordim.diagnosis.finding import Finding, Number, Remedy, Severity
+from colordim.diagnosis.remedies import lower_lr, remedy
 from colordim.diagnosis.rule import Rule, TooThin
 
 __all__ = ["RULE"]
@@ -103,13 +104,10 @@ def _silent(evidence: Evidence, known: set[str]) -> list[Finding]:
 
 
 def _remedies(evidence: Evidence, layer: str) -> tuple[Remedy, ...]:
-    kind = layers.follower(evidence, layer) or "ReLU"
-    return (
-        Remedy("leaky-relu", f"Replace {kind} by nn.LeakyReLU(0.1), so that a unit that is negative still learns."),
-        Remedy("lower-lr", "Lower the learning rate by 10, or let it rise from zero: too large a step is what mostly kills units."),
-        Remedy("kaiming-init", "Initialise the weights with nn.init.kaiming_normal_ and the biases with zero."),
-        Remedy("batch-norm", "Put a normalisation before the activation function."),
-    )  # fmt: skip
+    last = layers.output(evidence)
+    if last is not None and layer == last.name:
+        return remedy("remove-output-activation"), lower_lr(evidence), remedy("kaiming-init")
+    return remedy("leaky-relu"), lower_lr(evidence), remedy("kaiming-init"), remedy("batch-norm")
 
 
 RULE = Rule("dead-units", "Dead units", find)

@@ -64,7 +64,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
                 (Number(f"growth of {names[0]} since its first batches", grown[0][1], _GROWTH, "above", "times"),),
                 _WHY,
                 (
-                    lower_lr(evidence, grown[0][0]),
+                    lower_lr(evidence),
                     remedy("clip-gradients"),
                     remedy("batch-norm"),
                     remedy("kaiming-init"),
@@ -89,7 +89,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             last,
             (Number(f"{deep[0][0]} relative to the first layer", deep[0][1], _DEPTH, "above", "times"),),
             _WHY_DEPTH,
-            (remedy("batch-norm"), remedy("kaiming-init"), lower_lr(evidence, 0)),
+            (remedy("kaiming-init"), remedy("batch-norm"), lower_lr(evidence)),
         )
     ]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from colordim.diagnosis import layers
 from colordim.diagnosis.course import Course, course_of, smoothed
 from colordim.diagnosis.evidence import Evidence
-from colordim.diagnosis.finding import Finding, Number, Severity
+from colordim.diagnosis.finding import Finding, Number, Remedy, Severity
 from colordim.diagnosis.remedies import lower_lr, remedy
 from colordim.diagnosis.rule import Rule, TooThin
 from colordim.diagnosis.steps import Steps, steps_of
@@ -23,6 +24,8 @@ _LARGE, _HUGE = -1.2, -1.0
 _WIDTH = 3
 #: Without updates: a loss that rises to so many times that of guessing, while the outputs of layers grow so many times.
 _RISE, _GROWTH = 3.0, 10.0
+#: A jump: steps grow by this factor (log10) within a few batches, after so many.
+_JUMP, _JUMP_AFTER = 1.0, 10
 _WHY = (
     "Each step moves the weights so far that what the last batches taught is overwritten by the next. "
     "The loss jumps or stays where it was, and layers may be thrown to where they cannot come back from."
@@ -53,14 +56,23 @@ def _by_steps(evidence: Evidence, steps: Steps, course: Course) -> Finding | Non
     last = int(batch[np.flatnonzero(size > limit)[-1]])
     severity: Severity = "warning" if course.learnt else "problem"
     return _finding(
-        evidence,
         severity,
         f"steps of the optimiser change the weights by {100 * 10 ** size[peak]:.0f} % at once",
         since,
         last,
         Number("a step relative to the weights, median of all matrices", float(size[peak]), limit, "above", "log10"),
         course,
+        _remedies(evidence, middle[known], np.flatnonzero(size > limit)[0]),
     )
+
+
+def _remedies(evidence: Evidence, sizes: npt.NDArray[np.float64], since: int) -> tuple[Remedy, ...]:
+    """Return what to do, by the size of the steps and by whether they were so large from the beginning."""
+    before = float(np.median(sizes[: since + 1]))
+    rest = (remedy("warm-up"), remedy("clip-gradients"), remedy("batch-norm"))
+    if since > _JUMP_AFTER and float(sizes[since : since + 2 * _WIDTH].max()) > before + _JUMP:
+        return remedy("steady-lr"), lower_lr(evidence), *rest
+    return lower_lr(evidence, float(np.median(sizes[:_WIDTH]))), *rest
 
 
 def _by_growth(evidence: Evidence, course: Course) -> Finding | None:
@@ -79,18 +91,18 @@ def _by_growth(evidence: Evidence, course: Course) -> Finding | None:
         return None
     severity: Severity = "warning" if course.learnt else "problem"
     return _finding(
-        evidence,
         severity,
         f"the loss jumps to {course.worst:.3g}, and what layers return grows with it",
         int(high[0]),
         int(high[-1]),
         Number("largest loss beside that of guessing", course.worst / course.base, _RISE, "above", "times"),
         course,
+        (lower_lr(evidence), remedy("warm-up"), remedy("clip-gradients"), remedy("batch-norm")),
     )
 
 
 def _finding(
-    evidence: Evidence, severity: Severity, title: str, first: int, last: int, number: Number, course: Course
+    severity: Severity, title: str, first: int, last: int, number: Number, course: Course, remedies: tuple[Remedy, ...]
 ) -> Finding:
     return Finding(
         "learning-rate-too-high",
@@ -101,7 +113,7 @@ def _finding(
         last,
         (number, Number("loss that is left, of that of guessing", course.left, None, "", "%")),
         _WHY,
-        (lower_lr(evidence, first), remedy("warm-up"), remedy("clip-gradients"), remedy("batch-norm")),
+        remedies,
     )
 
 

@@ -54,7 +54,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
                 Number("loss that is left, of that of guessing", course.left, 0.7, "above", "%"),
             ),
             _WHY,
-            (raise_lr(evidence), remedy("train-longer")),
+            (raise_lr(evidence, size), remedy("train-longer")),
         )
     ]
 

@@ -9,6 +9,7 @@ import numpy as np
 from colordim.column import KINDS
 from colordim.diagnosis.evidence import Evidence, Series
 from colordim.diagnosis.finding import Finding, Number, Remedy, Severity
+from colordim.diagnosis.remedies import TEXTS, lower_lr, remedy
 from colordim.diagnosis.rule import Rule
 
 __all__ = ["RULE"]
@@ -60,7 +61,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             last if not lost.size else max(last, int(lost[-1])),
             tuple(numbers),
             _WHY if not harmless else f"{harmless} Nothing else was touched by it.",
-            () if harmless else _remedies(origin),
+            () if harmless else _remedies(evidence, origin),
         )
     ]
 
@@ -101,15 +102,12 @@ def _masked(evidence: Evidence, bad: Sequence[Series]) -> str:
     return "These infinities are there in every batch and go no further, as in the scores of masked attention."
 
 
-def _remedies(origin: Series) -> tuple[Remedy, ...]:
-    guard = Remedy(
-        "guard-operation",
-        f"Look at what {origin.name} computes: guard log, sqrt and divisions with a small number, such as log(x + 1e-8) "
-        "or x.clamp(min=1e-8).",
+def _remedies(evidence: Evidence, origin: Series) -> tuple[Remedy, ...]:
+    return (
+        remedy("guard-operation", f"Look at what {origin.name} computes. {TEXTS['guard-operation']}"),
+        lower_lr(evidence),
+        remedy("clip-gradients"),
     )
-    lower = Remedy("lower-lr", "Lower the learning rate by 10, in case the values had grown before.")
-    clip = Remedy("clip-gradients", "Clip the gradients: torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).")
-    return (guard, lower, clip)
 
 
 RULE = Rule("not-finite", "NaN and infinities", find)

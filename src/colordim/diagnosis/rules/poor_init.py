@@ -45,7 +45,9 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         return []
     rows.sort(key=lambda row: order[row["module"]])
     course = course_of(evidence)
-    severity: Severity = "warning" if course.left < 0.1 else "problem"
+    # Behind a normalisation the scale of the weights is of no consequence.
+    normed = any(layers.is_norm(each) for each in evidence.of("activation"))
+    severity: Severity = "warning" if course.left < 0.1 and normed else "problem"
     constant = [row for row in rows if row["std"] <= 1e-6 * abs(row["mean"]) and row["mean"] != 0]
     zero = [row for row in rows if row["std"] == 0 and row["mean"] == 0]
     if len(zero) > 1 and 2 * len(zero) >= len(rows):  # single ones are begun with zero on purpose

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from colordim.diagnosis import layers
 from colordim.diagnosis.course import course_of
 from colordim.diagnosis.evidence import Evidence, Passes
 from colordim.diagnosis.finding import Finding, Number
@@ -83,6 +84,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     if not parted or not worse > _WORSE:
         return []
     first, (end, apart, limit) = parted[0]
+    normed = layers.is_norm(first)  # and what comes into it has not parted
     return [
         Finding(
             "train-valid-mismatch",
@@ -96,7 +98,10 @@ def find(evidence: Evidence) -> Sequence[Finding]:
                 Number("validation loss relative to that of training", worse, _WORSE, "above", "times"),
             ),
             _WHY,
-            (remedy("same-preprocessing"), remedy("eval-mode")),
+            tuple(
+                remedy(key)
+                for key in (("eval-mode", "same-preprocessing") if normed else ("same-preprocessing", "eval-mode"))
+            ),
         )
     ]
 
