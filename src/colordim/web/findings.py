@@ -55,12 +55,9 @@ class _Finder:
 
     def _work(self, run: Run, now: object) -> None:
         began = time.monotonic()
-        try:
-            with _turn:
-                began = time.monotonic()
-                answer = findings_now(run.apart())
-        except Exception as error:  # whatever is wrong with the run, the page is told
-            answer = {"diagnosis": None, "error": f"{type(error).__name__}: {error}"}
+        with _turn:
+            began = time.monotonic()
+            answer = findings_now(run, apart=True)
         with self._lock:
             self._answer, self._seen, self._thread = answer, now, None
             self._next = time.monotonic() + max(_REST, (time.monotonic() - began) / _SHARE)
@@ -84,8 +81,8 @@ def findings(run: Run) -> dict[str, Any]:
     return finder.ask(run)
 
 
-def findings_now(run: Run) -> dict[str, Any]:
-    """Return what is wrong with a run, found at once."""
+def findings_now(run: Run, apart: bool = False) -> dict[str, Any]:
+    """Return what is wrong with a run, found at once; if `apart`, through a reader of its own."""
     if len(run.streams) > _MOST_STREAMS:
         return {
             "diagnosis": None,
@@ -93,9 +90,11 @@ def findings_now(run: Run) -> dict[str, Any]:
             "again": None,
         }
     try:
-        found = diagnose(gather(run), project_mute()).to_dict()
+        found = diagnose(gather(run.apart() if apart else run), project_mute()).to_dict()
     except ColordimError as error:
         return {"diagnosis": None, "error": str(error), "again": None}
+    except Exception as error:  # whatever is wrong with a run, all else of it can be shown
+        return {"diagnosis": None, "error": f"{type(error).__name__}: {error}", "again": None}
     return {"diagnosis": _bounded(found), "error": None, "again": None}
 
 
