@@ -17,7 +17,7 @@ REMEDIES: dict[str, Callable[[Recipe], dict[str, Any]]] = {
     "scale-output-init": lambda r: {"again": (*r.again, "output")},
     "standardise-input": lambda r: {"inputs": "standard"},
     "leaky-relu": lambda r: {"activation": "leaky_relu"},
-    "relu-instead": lambda r: {"activation": "relu"},
+    "relu-instead": lambda r: {"activation": "relu", "init": "kaiming"},
     "batch-norm": lambda r: {"norm": r.norm or "batch"},
     "clip-gradients": lambda r: {"clip": 1.0},
     "add-to-optimizer": lambda r: {"left_out": (), "slow": (), "slow_factor": 1.0},

@@ -76,7 +76,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int, hidden: int, recipe: Recipe) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width) if recipe.norm == "layer" else nn.Identity()
+        self.norm = nn.LayerNorm(width) if recipe.norm else nn.Identity()
         self.linear1 = nn.Linear(width, hidden)
         self.act = ACTIVATIONS[recipe.activation]()
         self.drop = nn.Dropout(recipe.dropout)

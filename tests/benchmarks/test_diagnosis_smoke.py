@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-
-import colordim
 from benchmarks.diagnosis.spec import Spec
 from benchmarks.diagnosis.split import part
 from benchmarks.diagnosis.train import RUN, train
+
+import colordim
 from colordim.diagnosis import diagnose, gather
 
 #: Of these the loss says more than the inside of the model does.

@@ -19,6 +19,8 @@ _GROWTH = frozenset(
     {"exploding-activations", "exploding-gradients", "massive-activations", "divergence", "not-finite", "precision"}
 )
 _COURSE = frozenset({"plateau", "divergence"})
+#: What is said of the whole run begins with it, whenever its cause does.
+_WHOLE = frozenset({"plateau", "late-start"})
 
 #: What each symptom is known to bring. Where two may bring each other, the one that stands first here is the cause.
 BRINGS: Mapping[str, frozenset[str]] = {
@@ -35,8 +37,8 @@ BRINGS: Mapping[str, frozenset[str]] = {
     "exploding-activations": _SIGNAL | {"divergence", "not-finite", "precision", "massive-activations", "exploding-gradients"},
     "dead-units": frozenset({"vanishing-gradients", "dead-output", "plateau", "no-gradient", "late-start"}),
     "saturation": frozenset({"vanishing-gradients", "plateau", "late-start"}),
-    "vanishing-gradients": frozenset({"saturation", "plateau", "late-start", "learning-rate-too-low", "precision"}),
     "precision": frozenset({"plateau", "not-finite", "vanishing-gradients", "learning-rate-too-low"}),
+    "vanishing-gradients": frozenset({"saturation", "plateau", "late-start", "learning-rate-too-low"}),
     "dead-output": _COURSE | {"vanishing-gradients", "no-gradient"},
     "learning-rate-too-low": frozenset({"plateau", "late-start"}),
     "not-finite": _COURSE | {"dead-output", "train-valid-mismatch"},
@@ -107,7 +109,7 @@ def _explains(cause: Finding, effect: Finding) -> bool:
     return (
         cause.severity != "note"
         and effect.symptom in BRINGS.get(cause.symptom, ())
-        and cause.first <= effect.first + SLACK
+        and (cause.first <= effect.first + SLACK or effect.symptom in _WHOLE)
     )
 
 

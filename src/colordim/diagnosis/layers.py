@@ -11,7 +11,7 @@ from colordim.diagnosis.evidence import Evidence, Series
 __all__ = [
     "NORMS",
     "classes",
-    "follower",
+    "followers",
     "is_norm",
     "matrices",
     "output",
@@ -63,7 +63,7 @@ def classes(evidence: Evidence) -> int:
     return int(width) if width > 1 else 0
 
 
-def follower(evidence: Evidence, layer: str) -> str:
-    """Return the class of the activation function that follows a layer, or "" if none is known."""
-    found = (evidence.facts.get("followers") or {}).get(layer)
-    return str(found["module"]) if found else ""
+def followers(evidence: Evidence) -> Mapping[str, Mapping[str, Any]]:
+    """Return the activation function that follows each layer, as far as it is known."""
+    found = evidence.facts.get("followers")
+    return {layer: each for layer, each in (found or {}).items() if isinstance(each, Mapping) and "name" in each}

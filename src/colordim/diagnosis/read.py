@@ -53,8 +53,11 @@ def gather(run: Run) -> Evidence:
         mine = _series(run, stream, length)
         series[stream.kind, stream.name] = mine
         if stream.kind == "activation":
-            if len(windows := run.units(stream)):
-                units.setdefault(stream.name, windows)
+            windows = run.units(stream)
+            if (
+                len(windows) and windows.judged_on != stream.name
+            ):  # the layer's, not again those of its activation function
+                units[stream.name] = windows
             if ends:
                 passes[stream.name] = _both(run, stream, mine, epochs, length, ends)
     return Evidence(

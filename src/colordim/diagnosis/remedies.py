@@ -21,7 +21,7 @@ TEXTS = {
     "leaky-relu": "Replace the rectifiers by nn.LeakyReLU(0.1), so that a unit that is negative still learns.",
     "batch-norm": "Put a normalisation (nn.BatchNorm, nn.LayerNorm) between the layers and their activation functions.",
     "clip-gradients": "Clip the gradients: torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) before the step.",
-    "relu-instead": "Replace the bounded activation functions of the hidden layers by nn.ReLU.",
+    "relu-instead": "Replace the bounded activation functions of the hidden layers by nn.ReLU, and initialise the weights for it (nn.init.kaiming_normal_).",
     "add-to-optimizer": "Give all parameters to the optimiser: torch.optim.Adam(model.parameters()), after the last layer is made.",
     "remove-detach": "Look for .detach(), .item(), .numpy(), .data or torch.no_grad() between this layer and the loss.",
     "zero-grad": "Call optimizer.zero_grad() once for every optimizer.step().",

@@ -90,7 +90,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             last.batch,
             (
                 Number(f"fall of {names[0]} within {_WITHIN} batches", depth[names[0]], _FACTOR, "above", "times"),
-                Number("layers that fall together", len(first.layers), 2, ""),
+                Number("layers that fall together", len({name for _, name in first.layers}), 1, "above"),
                 Number("loss that is left, of that of guessing", course.left, None, "", "%"),
             ),
             _WHY,
@@ -103,7 +103,7 @@ def _together(evidence: Evidence) -> list[_Collapse]:
     events: list[tuple[int, float, str]] = []
     for series in layers.weighted(evidence):
         single = _single(series)
-        events += [(int(single.first[place]), factor, series.name) for place, factor in crashes(single.rms)]
+        events += [(int(single.first[place]), factor, series.name) for place, factor in crashes(_steadied(single.rms))]
     events.sort()
     found: list[_Collapse] = []
     while events:
@@ -114,6 +114,14 @@ def _together(evidence: Evidence) -> list[_Collapse]:
     return found
 
 
+def _steadied(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the median of each value and its two neighbours: of small batches a single one may lie anywhere."""
+    if values.size < 3:
+        return values
+    padded = np.concatenate([values[:1], values, values[-1:]])
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, 3), axis=1), np.float64)
+
+
 def _single(series: Series) -> Series:
     """Return the columns that are single batches with finite values: in sums a crash is smoothed away."""
     return series[(series.first == series.last) & series.fired & np.isfinite(series.rms)]
@@ -121,13 +129,13 @@ def _single(series: Series) -> Series:
 
 def _gives_back(evidence: Evidence, batch: int, base: float) -> bool:
     loss = evidence.loss
-    before, after = loss[max(batch - 6 * _WITHIN, 0) : batch], loss[batch : batch + _WITHIN]
+    before, after = loss[max(batch - 6 * _WITHIN, 0) : batch], loss[max(batch - 1, 0) : batch + _WITHIN]
     before, after = before[np.isfinite(before)], after[np.isfinite(after)]
     if before.size < 2 or not after.size:
         return False
-    best = float(smoothed(before, 3).min())
+    best = float(smoothed(before, 3)[min(2, before.size - 1) :].min())
     gain = base - best
-    return bool(gain > _GAIN * base and after.max() >= best + _BACK * gain)
+    return bool(gain > _GAIN * base and smoothed(after, 3)[min(2, after.size - 1) :].max() >= best + _BACK * gain)
 
 
 RULE = Rule("collapse-and-recover", "Collapse and recover", find)

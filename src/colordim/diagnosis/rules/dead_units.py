@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from colordim.diagnosis import layers
-from colordim.diagnosis.evidence import Evidence
+from colordim.diagnosis.evidence import Evidence, Series
 from colordim.diagnosis.finding import Finding, Number, Remedy, Severity
 from colordim.diagnosis.remedies import lower_lr, remedy
 from colordim.diagnosis.rule import Rule, TooThin
+from colordim.run import UnitWindows
 
 __all__ = ["RULE"]
 
@@ -25,82 +28,93 @@ _WHY = (
 )
 
 
+@dataclass(frozen=True)
+class _Dead:
+    layer: str
+    share: float
+    first: int
+    last: int
+    title: str
+
+
 def find(evidence: Evidence) -> Sequence[Finding]:
-    """Find layers of which units were not active in a whole window of batches, in the last and the one before."""
-    found: list[Finding] = []
-    judged = False
-    for name, windows in evidence.units.items():
-        long = windows.last - windows.first + 1 >= _FEWEST
-        if not long.any():
-            continue
-        judged = True
-        first, last, share = windows.first[long], windows.last[long], windows.dead_share[long]
-        if not share[-1] >= _SOME:
-            continue
-        since = _since(share >= _SOME)
-        severity: Severity = "problem" if share[-1] >= _NEARLY_ALL else "warning"
-        number = windows.active.shape[1]
-        found.append(
-            Finding(
-                "dead-units",
-                severity,
-                f"{round(share[-1] * number)} of {number} units of {name} never fire",
-                (name,),
-                int(first[since]),
-                int(last[-1]),
-                (Number(f"units of {name} without a single positive value", float(share[-1]), _SOME, "above", "%"),),
-                _WHY,
-                _remedies(evidence, name),
-            )
-        )
-    silent = _silent(evidence, {finding.layers[0] for finding in found})
-    if not judged and not silent and not _rectified(evidence):
+    """Find layers of which units were not active in a whole window of batches, in the last and the ones before."""
+    judged = {name: windows for name, windows in evidence.units.items() if np.any(_long(windows))}
+    dead = [each for name, windows in judged.items() if (each := _in_windows(name, windows)) is not None]
+    known = {each.layer for each in dead}
+    rectifiers = [each for each in evidence.of("activation") if each.stream.module in ("ReLU", "ReLU6")]
+    if not judged and not rectifiers:
         raise TooThin(
             "no layer is followed by a rectifier that is a module, such as nn.ReLU(), so that no unit can be judged."
         )
-    return sorted([*found, *silent], key=lambda each: each.first)
-
-
-def _since(over: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
-    """Return since which window it has been so without a break."""
-    below = np.flatnonzero(~over)
-    return int(below[-1]) + 1 if below.size else 0
-
-
-def _rectified(evidence: Evidence) -> list[str]:
-    return [series.name for series in evidence.of("activation") if series.stream.module in ("ReLU", "ReLU6")]
-
-
-def _silent(evidence: Evidence, known: set[str]) -> list[Finding]:
-    """Find rectifiers that return nothing but zeros, for which a few batches suffice."""
-    found = []
-    owners = {value["name"]: layer for layer, value in (evidence.facts.get("followers") or {}).items() if value}
-    for series in evidence.of("activation"):
-        if series.stream.module not in ("ReLU", "ReLU6"):
-            continue
+    owners = {each["name"]: layer for layer, each in layers.followers(evidence).items()}
+    for series in rectifiers:
         layer = owners.get(series.name, series.name)
-        fired = np.flatnonzero(series.fired)
-        if layer in known or not fired.size:
-            continue
-        zero = (series.zeros == series.size)[fired]
-        since = _since(zero)
-        if since == fired.size or fired.size - since < _FEWEST:
-            continue
-        first = int(series.first[fired[since]])
-        found.append(
-            Finding(
-                "dead-units",
-                "problem",
-                f"{layer} is dead: {series.name} returns nothing but zeros",
-                (layer,),
-                first,
-                int(series.last[-1]),
-                (Number(f"zeros in {series.name}", 1.0, 1.0, "", "%"),),
-                _WHY,
-                _remedies(evidence, layer),
+        silent = _silent(series, layer) if layer not in known else None
+        dead += [silent] if silent is not None else []
+    if not dead:
+        return []
+    order = {series.name: place for place, series in enumerate(evidence.of("activation"))}
+    dead.sort(key=lambda each: (each.first, order.get(each.layer, 0)))
+    first, worst = dead[0], max(dead, key=lambda each: each.share)
+    severity: Severity = "problem" if worst.share >= _NEARLY_ALL else "warning"
+    numbers = [Number(f"units of {first.layer} without a single positive value", first.share, _SOME, "above", "%")]
+    if worst is not first:
+        numbers.append(
+            Number(
+                f"in the worst layer, {worst.layer}",
+                worst.share,
+                _NEARLY_ALL,
+                "above" if worst.share >= _NEARLY_ALL else "below",
+                "%",
             )
         )
-    return found
+    more = f", and {len(dead) - 1} more layer{'s' if len(dead) > 2 else ''} have such units" if len(dead) > 1 else ""
+    return [
+        Finding(
+            "dead-units",
+            severity,
+            first.title + more,
+            tuple(each.layer for each in dead),
+            first.first,
+            max(each.last for each in dead),
+            tuple(numbers),
+            _WHY,
+            _remedies(evidence, first.layer),
+        )
+    ]
+
+
+def _long(windows: UnitWindows) -> npt.NDArray[np.bool_]:
+    return np.asarray(windows.last - windows.first + 1 >= _FEWEST)
+
+
+def _in_windows(layer: str, windows: UnitWindows) -> _Dead | None:
+    long = _long(windows)
+    first, last, share = windows.first[long], windows.last[long], windows.dead_share[long]
+    if not share[-1] >= _SOME:
+        return None
+    number = windows.active.shape[1]
+    title = f"{round(share[-1] * number)} of {number} units of {layer} never fire"
+    return _Dead(layer, float(share[-1]), int(first[_since(share >= _SOME)]), int(last[-1]), title)
+
+
+def _silent(series: Series, layer: str) -> _Dead | None:
+    """Return a rectifier that returns nothing but zeros, for which a few batches suffice."""
+    fired = np.flatnonzero(series.fired)
+    if not fired.size:
+        return None
+    since = _since((series.zeros == series.size)[fired])
+    if fired.size - since < _FEWEST:
+        return None
+    title = f"{layer} is dead: {series.name} returns nothing but zeros"
+    return _Dead(layer, 1.0, int(series.first[fired[since]]), int(series.last[-1]), title)
+
+
+def _since(over: npt.NDArray[np.bool_]) -> int:
+    """Return since which place it has been so without a break."""
+    below = np.flatnonzero(~over)
+    return int(below[-1]) + 1 if below.size else 0
 
 
 def _remedies(evidence: Evidence, layer: str) -> tuple[Remedy, ...]:

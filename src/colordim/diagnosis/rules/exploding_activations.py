@@ -89,7 +89,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             last,
             (Number(f"{deep[0][0]} relative to the first layer", deep[0][1], _DEPTH, "above", "times"),),
             _WHY_DEPTH,
-            (remedy("kaiming-init"), remedy("batch-norm"), lower_lr(evidence)),
+            (remedy("batch-norm"), remedy("kaiming-init"), lower_lr(evidence)),
         )
     ]
 

@@ -24,8 +24,8 @@ _LARGE, _HUGE = -1.2, -1.0
 _WIDTH = 3
 #: Without updates: a loss that rises to so many times that of guessing, while the outputs of layers grow so many times.
 _RISE, _GROWTH = 3.0, 10.0
-#: A jump: steps grow by this factor (log10) within a few batches, after so many.
-_JUMP, _JUMP_AFTER = 1.0, 10
+#: A jump of the learning rate: by this factor within a few batches, after so many.
+_JUMP, _JUMP_AFTER = 3.0, 10
 _WHY = (
     "Each step moves the weights so far that what the last batches taught is overwritten by the next. "
     "The loss jumps or stays where it was, and layers may be thrown to where they cannot come back from."
@@ -62,16 +62,21 @@ def _by_steps(evidence: Evidence, steps: Steps, course: Course) -> Finding | Non
         last,
         Number("a step relative to the weights, median of all matrices", float(size[peak]), limit, "above", "log10"),
         course,
-        _remedies(evidence, middle[known], np.flatnonzero(size > limit)[0]),
+        _remedies(evidence, middle[known], int(np.flatnonzero(size > limit)[0]), since),
     )
 
 
-def _remedies(evidence: Evidence, sizes: npt.NDArray[np.float64], since: int) -> tuple[Remedy, ...]:
-    """Return what to do, by the size of the steps and by whether they were so large from the beginning."""
-    before = float(np.median(sizes[: since + 1]))
+def _remedies(evidence: Evidence, sizes: npt.NDArray[np.float64], since: int, batch: int) -> tuple[Remedy, ...]:
+    """Return what to do, by the size of the steps and by whether the learning rate has jumped to where they became so large."""
     rest = (remedy("warm-up"), remedy("clip-gradients"), remedy("batch-norm"))
-    if since > _JUMP_AFTER and float(sizes[since : since + 2 * _WIDTH].max()) > before + _JUMP:
-        return remedy("steady-lr"), lower_lr(evidence), *rest
+    if since > _JUMP_AFTER:
+        rate = evidence.logged.get("lr", np.full(evidence.length, np.nan))
+        before, after = rate[max(batch - _JUMP_AFTER, 0) : batch], rate[batch : batch + 2 * _WIDTH]
+        known = np.isfinite(before).any() and np.isfinite(after).any()
+        # Steps also grow by themselves, when what the layers return does.
+        if known and np.nanmax(after) > _JUMP * np.nanmedian(before):
+            return remedy("steady-lr"), lower_lr(evidence), *rest
+        return lower_lr(evidence), *rest
     return lower_lr(evidence, float(np.median(sizes[:_WIDTH]))), *rest
 
 
