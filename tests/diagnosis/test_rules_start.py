@@ -40,6 +40,25 @@ def test_one_layer_that_begins_with_zero_is_meant(learning: Any) -> None:
     assert poor_init.find(learning.evidence()) == []
 
 
+def test_a_signal_that_dies_out_layer_by_layer(made: Any) -> None:
+    made.loss(2.3)
+    for number in range(6):
+        made.layer(f"layer{number}", made.normal(0.2**number))
+    (found,) = poor_init.find(made.evidence())
+    assert found.layers == (
+        "layer3",
+        "layer4",
+    )  # 0.2^3 = 0.008 is the first below a hundredth; the last one is the output
+    made.layer("output")
+
+
+def test_one_layer_that_stands_out_is_no_dying_signal(made: Any) -> None:
+    made.loss(2.3)
+    for number, scale in enumerate((1.0, 1.0, 200.0, 1.0, 1.0)):
+        made.layer(f"layer{number}", made.normal(scale))
+    assert poor_init.find(made.evidence()) == []
+
+
 @pytest.mark.parametrize("gain", [0.577, 1.0, 1.414, 1.667])
 def test_usual_initialisations_are_none_of_that(learning: Any, gain: float) -> None:
     learning.loss(2.3)
@@ -86,6 +105,13 @@ def test_a_first_loss_far_above_guessing_with_large_outputs(made: Any) -> None:
     assert found.layers == ("head",)
 
 
+def test_large_outputs_behind_as_large_layers_are_not_the_outputs_fault(made: Any) -> None:
+    made.loss(np.linspace(30.0, 2.0, 60))
+    made.layer("first", made.normal(20.0))
+    made.layer("head", made.normal(20.0))
+    assert overconfident_start.find(made.evidence()) == []
+
+
 # -- training against validation -------------------------------------------------------------------------------------------
 
 
@@ -106,7 +132,8 @@ def sides(train: Any, valid: Any, epochs: int = 3) -> Passes:
     zero, size = np.zeros(epochs), np.full(epochs, float(np.size(train)))
     return Passes(
         epoch=np.arange(epochs), end=np.arange(1, epochs + 1) * 20, train=np.tile(counts[0], (epochs, 1)),
-        valid=np.tile(counts[1], (epochs, 1)), train_zeros=zero, valid_zeros=zero, train_size=size, valid_size=size, edges=edges,
+        valid=np.tile(counts[1], (epochs, 1)), train_zeros=zero, valid_zeros=zero, train_size=size, valid_size=size,
+        train_bad=zero, valid_bad=zero, edges=edges,
     )  # fmt: skip
 
 
@@ -126,14 +153,49 @@ def test_a_network_that_overfits_sees_the_same(learning: Any) -> None:
     assert train_valid_mismatch.find(learning.evidence()) == []
 
 
-def test_dropout_that_stays_on_in_validation(learning: Any) -> None:
-    learning.valid_loss = [1.0, 1.0, 1.0]
-    learning.add("activation", "drop", module="Dropout")
-    learning.passes["head"] = sides(np.ones(100), np.ones(100))
-    half = np.full(3, 50.0)
-    learning.passes["drop"] = replace(sides(np.ones(100), np.ones(100)), train_zeros=half, valid_zeros=half)
+def test_a_validation_that_is_as_good_is_not_judged_by_its_histograms(learning: Any) -> None:
+    learning.valid_loss = [0.2, 0.2, 0.2]  # that of training ends at 0.23
+    learning.passes["first"] = sides(learning.random.normal(size=5000), learning.random.normal(4, 1, size=5000))
+    assert train_valid_mismatch.find(learning.evidence()) == []
+
+
+def test_of_few_samples_epochs_differ_as_much_as_validation(learning: Any) -> None:
+    learning.valid_loss = [8.0, 8.0, 8.0]
+    small = [sides(learning.random.normal(size=60), learning.random.normal(size=60), 1) for _ in range(3)]
+    merged = {name: np.concatenate([getattr(each, name) for each in small]) for name in ("train", "valid")}
+    learning.passes["first"] = replace(sides(np.ones(60), np.ones(60)), **merged)
+    assert train_valid_mismatch.find(learning.evidence()) == []
+
+
+def dropout(made: Any, before: float, drops: float, valid: float) -> None:
+    """Add a dropout whose input has a share of zeros, and that has another one in validation."""
+    made.valid_loss = [0.2, 0.2, 0.2]
+    made.add("activation", "drop", module="Dropout")
+    key = ("activation", "drop")
+    made.series[key] = replace(
+        made.series[key], stream=replace(made.series[key].stream, arguments=f"p={drops}, inplace=False")
+    )
+    zeros = np.full(3, 100.0)
+    made.passes["drop"] = replace(
+        sides(np.ones(100), np.ones(100)),
+        train_zeros=zeros * (before + drops * (1 - before)),
+        valid_zeros=zeros * valid,
+    )
+
+
+@pytest.mark.parametrize(("before", "drops"), [(0.0, 0.5), (0.6, 0.5), (0.5, 0.2)])
+def test_dropout_that_stays_on_in_validation(learning: Any, before: float, drops: float) -> None:
+    dropout(learning, before, drops, before + drops * (1 - before))
     (found,) = train_valid_mismatch.find(learning.evidence())
     assert (found.layers, found.remedies[0].key) == (("drop",), "eval-mode")
+
+
+@pytest.mark.parametrize(("before", "drops"), [(0.0, 0.5), (0.6, 0.1), (0.45, 0.2), (0.9, 0.3), (0.5, 0.0)])
+def test_dropout_behind_a_functional_relu_is_fine_in_evaluation_mode(
+    learning: Any, before: float, drops: float
+) -> None:
+    dropout(learning, before, drops, before)
+    assert train_valid_mismatch.find(learning.evidence()) == []
 
 
 # -- number formats --------------------------------------------------------------------------------------------------------
@@ -151,6 +213,17 @@ def test_gradients_that_were_rounded_to_float16_end_sharply(learning: Any) -> No
 
 def test_gradients_as_small_in_float32_are_not_cut_off(learning: Any) -> None:
     learning.add("weight_gradient", "first.weight", learning.normal(2e-8, shape=(100, 100)))
+    assert precision.find(learning.evidence()) == []
+
+
+def test_gradients_of_weights_that_are_all_zero_below_tiny_ones_of_outputs(learning: Any) -> None:
+    learning.loss(2.3)
+    for name in ("first", "second", "head"):
+        learning.add("gradient", name, learning.normal(1e-9))
+        learning.add("weight_gradient", f"{name}.weight", [np.zeros((10, 10))] * 60)
+    (found,) = precision.find(learning.evidence())
+    assert found.severity == "problem"
+    learning.series = {key: each for key, each in learning.series.items() if key[0] != "gradient"}
     assert precision.find(learning.evidence()) == []
 
 

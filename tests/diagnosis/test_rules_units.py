@@ -104,6 +104,23 @@ def test_a_step_that_a_gradient_scaler_skips_is_a_note(learning: Any) -> None:
     assert not_finite.find(learning.evidence())[0].severity == "note"
 
 
+def test_gradients_that_are_infinite_again_and_again_are_a_problem(learning: Any) -> None:
+    values = [np.where(batch % 5 == 2, np.inf, each) for batch, each in enumerate(learning.normal())]
+    learning.add("weight_gradient", "first.weight", values)
+    assert not_finite.find(learning.evidence())[0].severity == "problem"
+
+
+def test_a_first_layer_asks_for_the_data_and_weights_that_are_nan_for_the_loss(made: Any) -> None:
+    made.loss(2.3)
+    values = made.normal()
+    values[14][3] = np.nan
+    made.layer("first", values)
+    assert not_finite.find(made.evidence())[0].remedies[0].key == "check-data"
+    values[14][:] = np.nan
+    made.layer("first", values)
+    assert "the loss of the batch before" in not_finite.find(made.evidence())[0].remedies[0].text
+
+
 def test_infinities_of_a_mask_are_a_note(learning: Any) -> None:
     values = [np.where(np.eye(10), -np.inf, each) for each in learning.normal(shape=(10, 10))]
     learning.add("activation", "scores", values, "Identity")
@@ -166,6 +183,14 @@ def test_values_that_grow_while_the_loss_falls_are_learning(made: Any) -> None:
     assert exploding_activations.find(made.evidence()) == []
 
 
+def test_an_output_may_be_of_any_scale(made: Any) -> None:
+    made.loss(40.0)
+    for number in range(4):
+        made.layer(f"layer{number}")
+    made.layer("output", made.normal(1e4))
+    assert exploding_activations.find(made.evidence()) == []
+
+
 def test_values_that_grow_from_layer_to_layer(made: Any) -> None:
     made.loss(40.0)
     for number in range(6):
@@ -191,6 +216,9 @@ def test_a_layer_that_begins_to_change_last_is_a_note(made: Any) -> None:
     for name in ("first", "second", "third"):
         made.layer(name, made.normal(np.geomspace(1, 4, 60)))
     made.layer("late", made.normal(np.where(np.arange(60) < 45, 1.0, 3.0)))
+    made.layer(
+        "sooner", made.normal(np.where(np.arange(60) < 21, 1.0, 3.0))
+    )  # later than an epoch, but not four times the median
     (found,) = late_start.find(made.evidence())
     assert (found.layers, found.severity) == (("late",), "note")
     assert found.first == 44

@@ -119,6 +119,4 @@ def _is_cause(cause: Finding, effect: Finding) -> bool:
         return False
     if not _explains(effect, cause):
         return True
-    if abs(cause.first - effect.first) > SLACK:
-        return cause.first < effect.first
     return (_rank(cause), cause.first) < (_rank(effect), effect.first)

@@ -56,4 +56,6 @@ def _serious(findings: Sequence[Finding]) -> bool:
 
 
 def _sentence(finding: Finding) -> str:
-    return f"{finding.title[0].upper()}{finding.title[1:]}, since batch {finding.first}."
+    named = finding.title.startswith(finding.layers)  # the name of a layer stays as it is
+    title = finding.title if named else finding.title[0].upper() + finding.title[1:]
+    return f"{title}, since batch {finding.first}."

@@ -131,7 +131,8 @@ class Passes:
         Training batches before the validation was over.
     train, valid : ndarray of float64, shape ``[e, m]``
         Counts of the last quarter of the epoch's training batches, and of the whole validation pass.
-    train_zeros, valid_zeros, train_size, valid_size : ndarray of float64, shape ``[e]``
+    train_zeros, valid_zeros, train_size, valid_size, train_bad, valid_bad : ndarray of float64, shape ``[e]``
+        Counters; `bad` are NaN and infinities.
     edges : ndarray of float64, shape ``[m + 1]``
     """
 
@@ -143,6 +144,8 @@ class Passes:
     valid_zeros: FloatArray
     train_size: FloatArray
     valid_size: FloatArray
+    train_bad: FloatArray
+    valid_bad: FloatArray
     edges: FloatArray
 
     def until(self, batch: int) -> Passes:

@@ -219,5 +219,6 @@ def _text(value: float, unit: str) -> str:
     if unit == "%":
         return f"{100 * value:.3g} %"
     if unit == "log10":
-        return f"10^{value:.1f}"
-    return f"{value:.3g}{' ' if unit else ''}{unit}"
+        return f"10^{value:.2f}"
+    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
+    return f"{text}{' ' if unit else ''}{unit}"

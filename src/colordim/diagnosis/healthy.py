@@ -32,6 +32,15 @@ def sentence(evidence: Evidence, findings: Sequence[Finding]) -> str:
         growth = max(float(np.max(pair) / max(np.min(pair), 1e-30)) for pair in ends)
         if growth < 100:
             parts.append(f"no layer's values grew or shrank more than {max(growth, 1):.2g} times")
+    judged = bool(evidence.valid_loss[1].size) and bool(np.isfinite(evidence.valid_loss[1]).any())
+    if not course.known:
+        unseen = " How well it learns was not judged: no loss was logged."
+    elif not judged:
+        unseen = " Validation was not judged: " + (
+            "its loss was not logged." if evidence.passes else "none was recorded."
+        )
+    else:
+        unseen = ""
     known = f" Worth knowing: {findings[0].title}." if findings else ""
     layers = f"{len(outputs)} layer{'s' if len(outputs) != 1 else ''}"
-    return f"Nothing is wrong in {evidence.length:,} batches of {layers}: {', '.join(parts)}.{known}"
+    return f"Nothing is wrong in {evidence.length:,} batches of {layers}: {', '.join(parts)}.{unseen}{known}"

@@ -187,8 +187,11 @@ def _both(
     occupied = np.append(np.flatnonzero(block.counts.any(axis=0)), np.arange(own, own + width))
     low, high = (int(occupied.min()), int(occupied.max()) + 1) if occupied.size else (0, 0)
     axis = stream.axis.edges
-    sides: dict[str, list[Any]] = {name: [] for name in ("epoch", "end", "train", "valid", "tz", "vz", "ts", "vs")}
+    sides: dict[str, list[Any]] = {
+        name: [] for name in ("epoch", "end", "train", "valid", "tz", "vz", "ts", "vs", "tb", "vb")
+    }
     zeros, size = COUNTERS.index("zeros"), COUNTERS.index("size")
+    bad = [COUNTERS.index(name) for name in ("nan", "pos_inf", "neg_inf")]
     stops = np.append(epochs[1:], length)
     for epoch, end, first, last in chosen:
         began = int(np.searchsorted(epochs, end, side="left")) - 1
@@ -206,6 +209,7 @@ def _both(
             ("epoch", epoch), ("end", end), ("train", counts), ("valid", block.counts[theirs, low:high].sum(axis=0)),
             ("tz", train.zeros[mine].sum()), ("vz", block.counters[theirs, zeros].sum()),
             ("ts", train.size[mine].sum()), ("vs", block.counters[theirs, size].sum()),
+            ("tb", (train.nan + train.inf)[mine].sum()), ("vb", block.counters[theirs][:, bad].sum()),
         ):  # fmt: skip
             sides[name].append(value)
     number = len(sides["epoch"])
@@ -218,6 +222,6 @@ def _both(
 
     return Passes(
         epoch=np.array(sides["epoch"], np.int64), end=np.array(sides["end"], np.int64), train=table("train"), valid=table("valid"),
-        train_zeros=column("tz"), valid_zeros=column("vz"), train_size=column("ts"), valid_size=column("vs"),
+        train_zeros=column("tz"), valid_zeros=column("vz"), train_size=column("ts"), valid_size=column("vs"), train_bad=column("tb"), valid_bad=column("vb"),
         edges=axis[low : high + 1],
     )  # fmt: skip

@@ -23,6 +23,8 @@ TEXTS = {
     "clip-gradients": "Clip the gradients: torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) before the step.",
     "relu-instead": "Replace the bounded activation functions of the hidden layers by nn.ReLU, and initialise the weights for it (nn.init.kaiming_normal_).",
     "add-to-optimizer": "Give all parameters to the optimiser: torch.optim.Adam(model.parameters()), after the last layer is made.",
+    "check-data": "Look for NaN in the data: assert torch.isfinite(x).all() before the model.",
+    "record-more": "Record more to see the cause: colordim.record(model, kinds=\"all\", optimizer=optimizer).",
     "remove-detach": "Look for .detach(), .item(), .numpy(), .data or torch.no_grad() between this layer and the loss.",
     "zero-grad": "Call optimizer.zero_grad() once for every optimizer.step().",
     "guard-operation": "Guard log, sqrt and divisions with a small number, such as log(x + 1e-8) or x.clamp(min=1e-8).",
@@ -56,13 +58,13 @@ def lower_lr(evidence: Evidence, step: float | None = None) -> Remedy:
         log10 of the step relative to the weights, as it is now.
     """
     factor = 0.1 if step is None else min(_rounded(_AIM - step), 0.1)
-    return remedy("lower-lr", f"Lower the learning rate {_change(evidence, factor)}.", factor)
+    return remedy("lower-lr", f"{_change(evidence, factor)}.", factor)
 
 
 def raise_lr(evidence: Evidence, step: float | None = None) -> Remedy:
     """Return the advice to raise the learning rate: by 10, or so far that steps become as large as in healthy trainings."""
     factor = 10.0 if step is None else max(_rounded(_AIM - step), 10.0)
-    return remedy("raise-lr", f"Raise the learning rate {_change(evidence, factor)}.", factor)
+    return remedy("raise-lr", f"{_change(evidence, factor)}.", factor)
 
 
 def _rounded(exponent: float) -> float:
@@ -75,6 +77,8 @@ def _rounded(exponent: float) -> float:
 def _change(evidence: Evidence, factor: float) -> str:
     values = evidence.logged.get("lr", np.zeros(0))
     known = values[np.isfinite(values)]
-    by = f"by {factor if factor > 1 else 1 / factor:,.3g}"
     highest = float(known.max()) if known.size else 0.0
-    return f"{by}, from {highest:.2g} to {highest * factor:.2g}" if highest else by
+    word, by = ("Raise", factor) if factor > 1 else ("Lower", 1 / factor)
+    return f"{word} the learning rate " + (
+        f"from {highest:.2g} to {highest * factor:.2g}" if highest else f"{by:,.0f}-fold"
+    )

@@ -19,9 +19,11 @@ __all__ = ["RULE"]
 
 #: log10 of the step relative to the weights. The rule of thumb is -3 (CS231n notes 3); above -1 TheDeepChecker calls it too fast.
 #: In healthy trainings 95 % of the first epochs' medians lie below -1.84 (docs/diagnosis.md).
-_LARGE, _HUGE = -1.2, -1.0
+_LARGE, _HUGE = -1.2, -0.5
 #: Batches over which the steps are averaged.
 _WIDTH = 3
+#: A loss so many times that of guessing suffers from the steps; and batches (or an epoch) before one that does not is judged.
+_HURT, _SETTLED = 1.5, 20
 #: Without updates: a loss that rises to so many times that of guessing, while the outputs of layers grow so many times.
 _RISE, _GROWTH = 3.0, 10.0
 #: A jump of the learning rate: by this factor within a few batches, after so many.
@@ -53,6 +55,9 @@ def _by_steps(evidence: Evidence, steps: Steps, course: Course) -> Finding | Non
     if not size[peak] > limit:
         return None
     since = int(steps.batch[known][max(int(np.argmax(size > limit)) + 1 - _WIDTH, 0)])
+    # The first steps of a training are large in good health: they are judged by what they do to the loss, or once there was time to learn.
+    if course.worst < _HURT * course.base and evidence.length < _SETTLED and len(evidence.epochs) < 2:
+        return None
     last = int(batch[np.flatnonzero(size > limit)[-1]])
     severity: Severity = "warning" if course.learnt else "problem"
     return _finding(
@@ -102,7 +107,7 @@ def _by_growth(evidence: Evidence, course: Course) -> Finding | None:
         int(high[-1]),
         Number("largest loss beside that of guessing", course.worst / course.base, _RISE, "above", "times"),
         course,
-        (lower_lr(evidence), remedy("warm-up"), remedy("clip-gradients"), remedy("batch-norm")),
+        (lower_lr(evidence), remedy("warm-up"), remedy("clip-gradients"), remedy("zero-grad"), remedy("record-more")),
     )
 
 

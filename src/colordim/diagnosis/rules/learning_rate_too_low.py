@@ -45,7 +45,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         Finding(
             "learning-rate-too-low",
             severity,
-            f"the learning rate is too low: a step changes the weights by {100 * 10**size:.1g} % at most",
+            f"the learning rate is too low: a step changes the weights by 10^{size:.1f} of their size at most",
             (),
             0,
             evidence.length - 1,

@@ -49,7 +49,8 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         Finding(
             "no-gradient",
             "problem",
-            f"no gradient reaches {cut[0]}" + (f" and {len(cut) - 1} other layers" if len(cut) > 1 else ""),
+            f"no gradient reaches {cut[0]}"
+            + (f" and {len(cut) - 1} other layer{'s' if len(cut) > 2 else ''}" if len(cut) > 1 else ""),
             tuple(cut),
             0,
             evidence.length - 1,

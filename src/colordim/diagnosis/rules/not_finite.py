@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from colordim.column import KINDS
+from colordim.diagnosis import layers
 from colordim.diagnosis.evidence import Evidence, Series
 from colordim.diagnosis.finding import Finding, Number, Remedy, Severity
 from colordim.diagnosis.remedies import TEXTS, lower_lr, remedy
@@ -35,7 +36,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     loss = evidence.loss
     lost = np.flatnonzero(np.isnan(loss) & (np.arange(loss.size) < _logged_until(evidence)))
     if not bad:
-        return []
+        return _in_validation(evidence)
     bad.sort(key=_place)
     origin = bad[0]
     batch = origin.not_finite
@@ -64,6 +65,44 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             () if harmless else _remedies(evidence, origin),
         )
     ]
+
+
+def _in_validation(evidence: Evidence) -> Sequence[Finding]:
+    """Find what is NaN or infinite in validation while training is finite: statistics of a normalisation, other data, other code."""
+    for series in evidence.of("activation"):
+        passes = evidence.passes.get(series.name)
+        bad = np.flatnonzero(passes.valid_bad) if passes is not None else np.zeros(0)
+        if passes is None or not bad.size or np.array_equal(passes.valid_bad > 0, passes.train_bad > 0):
+            continue
+        if _loss_is_finite(evidence):
+            return []  # as in a mask, whatever comes of it is finite
+        place = int(bad[0])
+        return [
+            Finding(
+                "not-finite",
+                "problem",
+                f"NaN or infinite values in {series.name} in validation, while training is finite",
+                (series.name,),
+                int(max(passes.end[place] - 1, 0)),
+                evidence.length - 1,
+                (
+                    Number(
+                        f"values of {series.name} in validation that are not finite",
+                        float(passes.valid_bad[place]),
+                        0,
+                        "above",
+                    ),
+                ),
+                _WHY,
+                (remedy("check-data"), remedy("eval-mode"), remedy("same-preprocessing")),
+            )
+        ]
+    return []
+
+
+def _loss_is_finite(evidence: Evidence) -> bool:
+    losses = evidence.valid_loss[1]
+    return bool(losses.size) and bool(np.isfinite(losses).all())
 
 
 def _place(series: Series) -> tuple[int, int, int]:
@@ -103,11 +142,17 @@ def _masked(evidence: Evidence, bad: Sequence[Series]) -> str:
 
 
 def _remedies(evidence: Evidence, origin: Series) -> tuple[Remedy, ...]:
-    return (
-        remedy("guard-operation", f"Look at what {origin.name} computes. {TEXTS['guard-operation']}"),
-        lower_lr(evidence),
-        remedy("clip-gradients"),
-    )
+    guard = remedy("guard-operation", f"Look at what {origin.name} computes. {TEXTS['guard-operation']}")
+    rest = (lower_lr(evidence), remedy("clip-gradients"))
+    if origin.stream.kind != "activation":
+        return guard, *rest
+    column = int(np.flatnonzero(origin.nan + origin.inf)[0])
+    mine = any(row["module"] == origin.name for row in layers.parameters(evidence))
+    if mine and origin.nan[column] == origin.size[column]:
+        text = f"All of it is NaN, so that its weights are: look at what the loss of the batch before computes. {TEXTS['guard-operation']}"
+        return remedy("guard-operation", text), remedy("record-more"), *rest
+    first = next((each for each in evidence.of("activation")), None)
+    return (remedy("check-data"), guard, *rest) if origin is first else (guard, *rest)
 
 
 RULE = Rule("not-finite", "NaN and infinities", find)

@@ -37,6 +37,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     fallen = float(means[loss.size // 2] - means[-1]) / course.base
     if course.lost or course.left < _LEFT or fallen > _FLAT:
         return []
+    more = () if evidence.of("update") else (remedy("record-more"),)
     return [
         Finding(
             "plateau",
@@ -50,7 +51,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
                 Number("fall over the last half, of that of guessing", fallen, _FLAT, "below", "%"),
             ),
             _WHY,
-            (raise_lr(evidence), lower_lr(evidence), remedy("kaiming-init"), remedy("standardise-input")),
+            (*more, raise_lr(evidence), lower_lr(evidence), remedy("kaiming-init"), remedy("standardise-input")),
         )
     ]
 

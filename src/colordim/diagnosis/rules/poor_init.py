@@ -114,7 +114,7 @@ def _signal(evidence: Evidence, severity: Severity) -> Sequence[Finding]:
 def _finding(
     evidence: Evidence, severity: Severity, rows: Sequence[Any], title: str, why: str, number: Number
 ) -> Finding:
-    more = f", and those of {len(rows) - 1} more layers" if len(rows) > 1 else ""
+    more = f", and those of {len(rows) - 1} more layer{'s' if len(rows) > 2 else ''}" if len(rows) > 1 else ""
     return Finding(
         "poor-init",
         severity,

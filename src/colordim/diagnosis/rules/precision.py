@@ -20,6 +20,8 @@ FORMATS = {"float16": (2.0**-24, 65504.0), "float8 e5m2": (2.0**-16, 57344.0), "
 #: Share of the values within four times the smallest number that tells of a cut: without one, smaller ones would follow.
 _NEAR = 0.002
 _LOST = 0.5
+#: Share of zeros below which it is not worth a word.
+_WORTH = 0.1
 _FEWEST = 8
 _WHY = (
     "No gradient of this layer is smaller than the smallest number of {}, and many are just zero: they were rounded away. "
@@ -39,6 +41,8 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     mine = [each for each, which in cut if which == name]
     lost = {each.name: float(each.zeros.sum() / max(each.size.sum(), 1)) for each in mine}
     worst = max(lost, key=lambda each: lost[each])
+    if lost[worst] < _WORTH:
+        return []
     course = course_of(evidence)
     severity: Severity = "note"
     if lost[worst] > _LOST:
@@ -53,7 +57,13 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             int(mine[0].first[0]),
             int(mine[0].last[-1]),
             (
-                Number(f"zeros among the gradients of {worst}", lost[worst], _LOST, "above", "%"),
+                Number(
+                    f"zeros among the gradients of {worst}",
+                    lost[worst],
+                    _LOST,
+                    "above" if lost[worst] > _LOST else "below",
+                    "%",
+                ),
                 Number(f"smallest number of {name}", FORMATS[name][0]),
             ),
             _WHY.format(name),

@@ -58,7 +58,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             "saturation",
             severity,
             f"{100 * first[1]:.0f} % of {first[0].name} ({first[0].stream.module}) sits at the ends"
-            + (f", and {len(found) - 1} more layers do" if len(found) > 1 else ""),
+            + (f", and {len(found) - 1} more layer{'s do' if len(found) > 2 else ' does'}" if len(found) > 1 else ""),
             tuple(series.name for series, _, _ in found),
             first[2],
             int(first[0].last[-1]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,8 @@ _APART, _BINS = 0.004, 16
 _TIMES, _NOISE = 8.0, 0.0005
 #: Before there are two epochs to compare.
 _AT_ONCE = 0.05
+#: Share of zeros that evaluation mode has to take away for it to be told from chance.
+_DROPS = 0.03
 #: Validation loss relative to that of training.
 _WORSE = 1.5
 _WHY = (
@@ -116,37 +119,40 @@ def _parts(passes: Passes) -> tuple[int, float, float] | None:
 
 
 def _dropping(evidence: Evidence) -> Finding | None:
-    """Find dropout that is still active in validation: zeros where evaluation mode would have none."""
+    """Find dropout that is still active in validation.
+
+    Of what comes in with a share z of zeros, dropout with probability p returns z + p (1 - z) in training and z in
+    evaluation mode, whatever z is. If validation drops as well, both are the same.
+    """
     for series in evidence.of("activation"):
         passes = evidence.passes.get(series.name)
-        if passes is None or "Dropout" not in series.stream.module or not len(passes.epoch):
+        share = re.search(r"\bp=([0-9.]+)", series.stream.arguments)
+        if passes is None or "Dropout" not in series.stream.module or share is None or not len(passes.epoch):
             continue
-        train, valid = passes.train_zeros / passes.train_size, passes.valid_zeros / passes.valid_size
-        before = _zeros_before(evidence, series.name)
-        if train[-1] - before[0] > 0.05 and valid[-1] - before[1] > 0.8 * (train[-1] - before[0]):
-            return Finding(
-                "train-valid-mismatch",
-                "problem",
-                f"{series.name} still drops {100 * (valid[-1] - before[1]):.0f} % of its values in validation",
-                (series.name,),
-                int(max(passes.end[0] - 1, 0)),
-                evidence.length - 1,
-                (Number("zeros that dropout adds in validation", float(valid[-1] - before[1]), 0.0, "above", "%"),),
-                "Dropout is meant for training alone; in evaluation mode it passes everything. "
-                "As it is, validation measures a network with parts of it switched off.",
-                (remedy("eval-mode"),),
-            )
+        drops = float(share.group(1))
+        train, valid = (
+            float(zeros[-1] / size[-1])
+            for zeros, size in ((passes.train_zeros, passes.train_size), (passes.valid_zeros, passes.valid_size))
+        )
+        missing = drops * (1.0 - valid)
+        if missing < _DROPS or valid < 0.9 * drops or train - valid > missing / 2:
+            continue
+        return Finding(
+            "train-valid-mismatch",
+            "problem",
+            f"{series.name} still drops values in validation",
+            (series.name,),
+            int(max(passes.end[0] - 1, 0)),
+            evidence.length - 1,
+            (
+                Number("zeros that training has beyond validation", train - valid, missing / 2, "below", "%"),
+                Number("probability of dropping", drops, None, "", "%"),
+            ),
+            "Dropout is meant for training alone; in evaluation mode it passes everything. "
+            "As it is, validation measures a network with parts of it switched off.",
+            (remedy("eval-mode"),),
+        )
     return None
-
-
-def _zeros_before(evidence: Evidence, name: str) -> tuple[float, float]:
-    """Return the share of zeros of the layer called before, in training and validation: a ReLU's are not dropout's."""
-    names = [series.name for series in evidence.of("activation")]
-    place = names.index(name)
-    passes = evidence.passes.get(names[place - 1]) if place else None
-    if passes is None or not len(passes.epoch):
-        return 0.0, 0.0
-    return float(passes.train_zeros[-1] / passes.train_size[-1]), float(passes.valid_zeros[-1] / passes.valid_size[-1])
 
 
 RULE = Rule("train-valid-mismatch", "Training and validation differ", find)
