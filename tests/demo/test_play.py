@@ -40,6 +40,7 @@ def test_the_demo_leaves_runs_a_picture_and_a_guide(tmp_path: Path, capsys: pyte
     assert isinstance(console.file, io.StringIO)
     printed = console.file.getvalue()
     assert printed.count("accuracy") == 4
+    assert "What colordim reads from them:\n  bad: " in printed
     for command in commands(out):
         assert command in printed
         assert command in (out / "what-to-look-at.md").read_text(encoding="utf-8")

@@ -15,8 +15,13 @@ DEAD = Finding(
     (Remedy("leaky-relu", "Take nn.LeakyReLU."), Remedy("lower-lr", "Lower the learning rate.")), (LATE,),
 )  # fmt: skip
 SECOND = Finding("dead-units", "warning", "half of b is dead", ("b",), 3, 3, (), DEAD.why, DEAD.remedies)
+_DECLINED = (
+    Declined("precision", 'Pass kinds="all".'),
+    Declined("saturation", 'Record activations: kinds="all".'),
+    Declined("late-start", "No layer is bounded."),
+)
 SICK = Diagnosis(
-    (DEAD, SECOND), "It is dead.", (Declined("saturation", "Record activations."),), 2400, "run", ("plateau",), (0, 1000, 2000)
+    (DEAD, SECOND), "It is dead.", _DECLINED, 2400, "run", ("plateau",), (0, 1000, 2000)
 )  # fmt: skip
 WELL = Diagnosis((), "Nothing is wrong.", (), 10, "run")
 
@@ -53,8 +58,9 @@ def test_what_was_said_of_another_finding_is_not_said_again() -> None:
 
 
 def test_what_was_not_judged_is_named_and_explained_on_request() -> None:
-    assert "Not judged, for want of evidence: saturation." in as_text(SICK)
-    assert "  saturation: Record activations." in as_text(SICK, verbose=True)
+    assert "Not judged: precision, saturation; record them with" in as_text(SICK, width=200)
+    assert "bounded" not in as_text(SICK)  # what the model cannot have is no evidence that is missing
+    assert '  saturation: Record activations: kinds="all".' in as_text(SICK, verbose=True)
     assert as_text(SICK).endswith("Muted: plateau.")
 
 

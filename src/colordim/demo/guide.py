@@ -63,6 +63,7 @@ def commands(folder: Path) -> list[str]:
     colordim = program()
     return [
         f"{colordim} view {place}",
+        f"{colordim} diagnose {bad} {good}",
         f"{colordim} ls {place}",
         f"{colordim} show {bad} --terminal --layer conv4 --window symlog",
         f"{colordim} show {bad} --layer 'conv*' --window symlog --mean --out bad.png",

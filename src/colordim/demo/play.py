@@ -13,6 +13,7 @@ from colordim.demo.data import load_digits
 from colordim.demo.figure import side_by_side
 from colordim.demo.guide import accuracies, commands, guide
 from colordim.demo.training import BAD, GOOD, Epoch, batches_per_epoch, train
+from colordim.diagnosis import diagnose, gather
 from colordim.errors import StoreError
 from colordim.opener import open_for_user
 
@@ -76,6 +77,9 @@ def play(out: Path, console: Console, *, epochs: int = 8, seed: int = 7, show: b
     console.print(f"[bold]{picture}[/bold]{' is opened' if opened else ''} sets the two side by side:", soft_wrap=True)
     console.print("  left, values rise, crash to zero and start again, worse from layer to layer;")
     console.print("  right, they keep their spread from the first batch to the last.")
+    console.print("What colordim reads from them:")
+    for recipe, run in zip((BAD, GOOD), runs, strict=True):
+        console.print(f"  {recipe.name}: {diagnose(gather(run)).sentence}", markup=False, soft_wrap=True)
     console.print(f"[bold]{text}[/bold] says what to look at.\n\nLook further:", soft_wrap=True)
     for command in commands(out):
         console.print(f"  {command}", soft_wrap=True, markup=False)

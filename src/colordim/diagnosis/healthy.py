@@ -22,7 +22,9 @@ def sentence(evidence: Evidence, findings: Sequence[Finding]) -> str:
     parts = [f"all {values:,} values are finite"]
     dead = [float(windows.dead_share[-1]) for windows in evidence.units.values() if len(windows)]
     if dead:
-        parts.append(f"at most {100 * max(dead):.0f} % of a layer's units never fire")
+        parts.append(
+            f"at most {100 * max(dead):.0f} % of a layer's units never fire" if max(dead) else "every unit fires"
+        )
     course = course_of(evidence)
     if course.known:
         parts.append(f"the loss went from {course.start:.3g} to {course.now:.3g}")

@@ -6,7 +6,7 @@ import html
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from colordim.diagnosis.finding import Diagnosis, Finding
+from colordim.diagnosis.finding import Declined, Diagnosis, Finding
 
 __all__ = ["FINDINGS", "as_html", "as_text", "in_a_line", "printable", "rows_of", "when"]
 
@@ -47,11 +47,24 @@ def as_text(diagnosis: Diagnosis, *, verbose: bool = False, width: int = _WIDTH)
             for each in diagnosis.declined:
                 lines += _wrapped(f"{each.symptom}: {each.why}", width, "  ", "    ")
         else:
-            names = ", ".join(each.symptom for each in diagnosis.declined)
-            lines += _wrapped(f"Not judged, for want of evidence: {names}.", width)
+            for why, names in _missing(diagnosis.declined).items():
+                lines += _wrapped(f"Not judged: {', '.join(names)}; {why}", width)
     if diagnosis.muted:
         lines += ["", *_wrapped(f"Muted: {', '.join(diagnosis.muted)}.", width)]
     return "\n".join(lines)
+
+
+def _missing(declined: Sequence[Declined]) -> dict[str, list[str]]:
+    """Return the symptoms that more recording would let judge, by what to do; those that this model cannot have are left out."""
+    found: dict[str, list[str]] = {}
+    for each in declined:
+        if "kinds=" in each.why:
+            found.setdefault('record them with colordim.record(model, kinds="all", optimizer=optimizer).', []).append(
+                each.symptom
+            )
+        elif "rec.log(" in each.why or "colordim.record(" in each.why:
+            found.setdefault(each.why, []).append(each.symptom)
+    return found
 
 
 def when(finding: Finding, epochs: Sequence[int]) -> str:

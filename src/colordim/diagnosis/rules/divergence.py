@@ -48,7 +48,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             (),
             int(place[best + over[0]]),
             int(place[-1]),
-            (Number("loss relative to its best", float(means[-1] / means[best]), _TIMES, "above", "times"),),
+            (Number("loss relative to its best", float(means[-1] / max(means[best], 1e-12)), _TIMES, "above", "times"),),
             _WHY,
             (lower_lr(evidence), remedy("clip-gradients"), remedy("warm-up")),
         )
