@@ -17,6 +17,8 @@ __all__ = ["RULE"]
 #: Share of what had been gained that is lost again, and the loss relative to the best.
 _LOST, _TIMES = 0.3, 1.5
 _FEWEST = 20
+#: Standard errors of the two means by which they have to differ.
+_SIGMAS = 3.0
 _WHY = (
     "The training loss was lower before than it is now, so that the last steps have made the network worse. "
     "Most often the learning rate is too high for this stretch of the training, or one bad batch has thrown the weights away."
@@ -32,10 +34,15 @@ def find(evidence: Evidence) -> Sequence[Finding]:
     if place.size < _FEWEST:
         return []
     loss = evidence.loss[place]
-    means = smoothed(loss, max(loss.size // 20, 5))
-    best = int(np.argmin(means[4:])) + 4
+    # Means over an epoch, as far as there are some: batches of one epoch differ by what is in them.
+    width = max(loss.size // 20, 5, min(evidence.epoch_length, loss.size // 4))
+    means = smoothed(loss, width)
+    best = int(np.argmin(means[width - 1 :])) + width - 1
     gain = course.base - means[best]
     lost = means[-1] - means[best]
+    noise = np.sqrt((loss[-width:].var() + loss[best + 1 - width : best + 1].var()) / width)
+    if not lost > _SIGMAS * noise:
+        return []
     if not (lost > _LOST * max(gain, 0.05 * course.base) and means[-1] > _TIMES * means[best]):
         return []
     over = np.flatnonzero(means[best:] > _TIMES * means[best])
@@ -48,7 +55,11 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             (),
             int(place[best + over[0]]),
             int(place[-1]),
-            (Number("loss relative to its best", float(means[-1] / max(means[best], 1e-12)), _TIMES, "above", "times"),),
+            (
+                Number(
+                    "loss relative to its best", float(means[-1] / max(means[best], 1e-12)), _TIMES, "above", "times"
+                ),
+            ),
             _WHY,
             (lower_lr(evidence), remedy("clip-gradients"), remedy("warm-up")),
         )

@@ -59,7 +59,8 @@ def _by_steps(evidence: Evidence, steps: Steps, course: Course) -> Finding | Non
     if course.worst < _HURT * course.base and evidence.length < _SETTLED and len(evidence.epochs) < 2:
         return None
     last = int(batch[np.flatnonzero(size > limit)[-1]])
-    severity: Severity = "warning" if course.learnt else "problem"
+    settled = course.lost or course.worst >= _HURT * course.base or len(evidence.epochs) > 2
+    severity: Severity = "problem" if settled and not course.learnt else "warning"
     return _finding(
         severity,
         f"steps of the optimiser change the weights by {100 * 10 ** size[peak]:.0f} % at once",
