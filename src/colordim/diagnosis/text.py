@@ -62,7 +62,7 @@ def _missing(declined: Sequence[Declined]) -> dict[str, list[str]]:
             found.setdefault('record them with colordim.record(model, kinds="all", optimizer=optimizer).', []).append(
                 each.symptom
             )
-        elif "rec.log(" in each.why or "colordim.record(" in each.why:
+        elif any(call in each.why for call in ("rec.log(", "colordim.record(", "model.eval()")):
             found.setdefault(each.why, []).append(each.symptom)
     return found
 

@@ -71,7 +71,9 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         if each.name in evidence.passes and len(evidence.passes[each.name].epoch)
     ]
     if not known:
-        raise TooThin("no validation pass was recorded.")
+        raise TooThin(
+            "no validation pass was recorded: passes without gradients count in evaluation mode alone, after model.eval()."
+        )
     dropping = _dropping(evidence)
     if dropping is not None:
         return [dropping]
