@@ -214,10 +214,10 @@ def test_an_output_without_spread_is_dead_since_then(made: Any) -> None:
 
 def test_a_layer_that_begins_to_change_last_is_a_note(made: Any) -> None:
     for name in ("first", "second", "third"):
-        made.layer(name, made.normal(np.geomspace(1, 4, 60)))
+        made.layer(name, made.normal(np.where(np.arange(60) < 8, 1.0, 3.0)))
     made.layer("late", made.normal(np.where(np.arange(60) < 45, 1.0, 3.0)))
     made.layer(
-        "sooner", made.normal(np.where(np.arange(60) < 21, 1.0, 3.0))
+        "sooner", made.normal(np.where(np.arange(60) < 25, 1.0, 3.0))
     )  # later than an epoch, but not four times the median
     (found,) = late_start.find(made.evidence())
     assert (found.layers, found.severity) == (("late",), "note")
