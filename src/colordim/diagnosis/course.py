@@ -26,8 +26,6 @@ class Course:
         Its first value, its mean over the last batches, and the least such mean so far.
     guess : float
         The loss of guessing, ln K of K classes, if the first value fits a cross-entropy; else NaN.
-    spread : float
-        Standard deviation over the last batches.
     worst : float
         The largest loss of any batch after the first.
     lost : bool
@@ -39,7 +37,6 @@ class Course:
     now: float = math.nan
     best: float = math.nan
     guess: float = math.nan
-    spread: float = math.nan
     worst: float = math.nan
     lost: bool = False
 
@@ -83,8 +80,7 @@ def course_of(evidence: Evidence) -> Course:
     means = smoothed(values, width)[width - 1 :]
     start = float(values[0])
     number = layers.classes(evidence)
-    guess = math.log(number) if number and (evidence.length < 1 or start > 0.5 * math.log(number)) else math.nan
+    guess = math.log(number) if number and start > 0.5 * math.log(number) else math.nan
     last = layers.output(evidence)
     lost = last is not None and bool(last.nan[-1] + last.inf[-1])
-    spread = float(values[-width:].std())
-    return Course(True, start, float(means[-1]), float(means.min()), guess, spread, float(values[1:].max()), lost)
+    return Course(True, start, float(means[-1]), float(means.min()), guess, float(values[1:].max()), lost)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from colordim.column import Kind, Stream
 from colordim.run import UnitWindows
 
-__all__ = ["Evidence", "Passes", "Series"]
+__all__ = ["Evidence", "Passes", "Series", "unbroken"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -118,6 +118,12 @@ def _inside(edges: FloatArray, magnitude: float) -> FloatArray:
     width = np.where(point, 1.0, upper - lower)
     part = np.clip((np.minimum(upper, magnitude) - np.maximum(lower, -magnitude)) / width, 0.0, 1.0)
     return np.asarray(np.where(point, np.abs(lower) < magnitude, part), np.float64)
+
+
+def unbroken(over: npt.NDArray[np.bool_]) -> int:
+    """Return since which place it has been so without a break; the length if it is not so at the end."""
+    below = np.flatnonzero(~over)
+    return int(below[-1]) + 1 if below.size else 0
 
 
 @dataclass(frozen=True)

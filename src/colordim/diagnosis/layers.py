@@ -10,6 +10,7 @@ from colordim.diagnosis.evidence import Evidence, Series
 
 __all__ = [
     "NORMS",
+    "call_order",
     "classes",
     "followers",
     "is_norm",
@@ -27,6 +28,11 @@ _LOOKUPS = ("Embedding", "EmbeddingBag")
 def is_norm(series: Series) -> bool:
     """Return whether a layer is a normalisation, by the name of its class."""
     return NORMS.search(series.stream.module) is not None
+
+
+def call_order(evidence: Evidence) -> Mapping[str, int]:
+    """Return the place of each layer in the order of the calls; of several outputs of one, that of the last."""
+    return {series.name.split("[")[0]: place for place, series in enumerate(evidence.of("activation"))}
 
 
 def parameters(evidence: Evidence) -> tuple[Mapping[str, Any], ...]:

@@ -54,7 +54,6 @@ class _Finder:
             return {**self._answer, "again": None if current and run.ended is not None else wait}
 
     def _work(self, run: Run, now: object) -> None:
-        began = time.monotonic()
         with _turn:
             began = time.monotonic()
             answer = findings_now(run, apart=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from colordim.diagnosis import layers
 from colordim.diagnosis.course import course_of
-from colordim.diagnosis.evidence import Evidence
+from colordim.diagnosis.evidence import Evidence, unbroken
 from colordim.diagnosis.finding import Finding, Number
 from colordim.diagnosis.remedies import lower_lr, remedy
 from colordim.diagnosis.rule import Rule, TooThin
@@ -36,8 +36,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
             continue
         spread = series.std[fired] / np.maximum(series.rms[fired], 1e-30)
         flat = (spread < 1e-6) | (series.zeros[fired] == series.size[fired])
-        moving = np.flatnonzero(~flat)
-        since = int(moving[-1]) + 1 if moving.size else 0
+        since = unbroken(flat)
         if fired.size - since >= _FEWEST:
             found = series, int(series.first[fired[since]])
             break

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.diagnosis import layers
-from colordim.diagnosis.evidence import Evidence, Series
+from colordim.diagnosis.evidence import Evidence, Series, unbroken
 from colordim.diagnosis.finding import Finding, Number, Remedy, Severity
 from colordim.diagnosis.remedies import lower_lr, remedy
 from colordim.diagnosis.rule import Rule, TooThin
@@ -96,7 +96,7 @@ def _in_windows(layer: str, windows: UnitWindows) -> _Dead | None:
         return None
     number = windows.active.shape[1]
     title = f"{round(share[-1] * number)} of {number} units of {layer} never fire"
-    return _Dead(layer, float(share[-1]), int(first[_since(share >= _SOME)]), int(last[-1]), title)
+    return _Dead(layer, float(share[-1]), int(first[unbroken(share >= _SOME)]), int(last[-1]), title)
 
 
 def _silent(series: Series, layer: str) -> _Dead | None:
@@ -104,17 +104,11 @@ def _silent(series: Series, layer: str) -> _Dead | None:
     fired = np.flatnonzero(series.fired)
     if not fired.size:
         return None
-    since = _since((series.zeros == series.size)[fired])
+    since = unbroken((series.zeros == series.size)[fired])
     if fired.size - since < _FEWEST:
         return None
     title = f"{layer} is dead: {series.name} returns nothing but zeros"
     return _Dead(layer, 1.0, int(series.first[fired[since]]), int(series.last[-1]), title)
-
-
-def _since(over: npt.NDArray[np.bool_]) -> int:
-    """Return since which place it has been so without a break."""
-    below = np.flatnonzero(~over)
-    return int(below[-1]) + 1 if below.size else 0
 
 
 def _remedies(evidence: Evidence, layer: str) -> tuple[Remedy, ...]:

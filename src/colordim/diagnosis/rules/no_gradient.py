@@ -40,7 +40,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
         # Zeros everywhere are no cut: a dead layer has them as well.
         had = series is not None and bool(series.fired.any())
         reached[row["module"]] = reached.get(row["module"], False) or had
-    order = {series.name.split("[")[0]: place for place, series in enumerate(evidence.of("activation"))}
+    order = layers.call_order(evidence)
     cut = [name for name, had in reached.items() if not had and name in order]
     if not cut or not any(reached.values()):
         return []

@@ -33,7 +33,7 @@ _WHY_CONSTANT = (
 
 def find(evidence: Evidence) -> Sequence[Finding]:
     """Find weights that began constant, or far too small or too large for their fan-in."""
-    order = {series.name.split("[")[0]: place for place, series in enumerate(evidence.of("activation"))}
+    order = layers.call_order(evidence)
     rows = [
         row
         for row in layers.matrices(evidence)

@@ -72,7 +72,7 @@ def _relative(series: Series, last: Series, both: np.ndarray[tuple[int], np.dtyp
 
 def _gradients(evidence: Evidence) -> list[Series]:
     """Return the gradients of the matrices in call order; those of the outputs of their layers where they are missing."""
-    order = {series.name.split("[")[0]: place for place, series in enumerate(evidence.of("activation"))}
+    order = layers.call_order(evidence)
     rows = [row for row in layers.matrices(evidence) if row["requires_grad"] and row["module"] in order]
     rows.sort(key=lambda row: order[row["module"]])
     found = [evidence.get("weight_gradient", row["path"]) for row in rows]
