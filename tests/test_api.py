@@ -171,13 +171,15 @@ def test_accumulation_with_an_optimiser(tmp_path: Path) -> None:
         ({"bins": 50}, ArgumentError, "bins=50 needs a range"),
         ({"optimizer": 3}, ArgumentError, "optimizer takes torch optimisers, not 3"),
         ({"budget": 2.0}, ArgumentError, "budget=2.0 cannot be"),
+        ({"folder": "s3://bucket/run"}, ArgumentError, "folder='s3://bucket/run' is an address"),
+        ({"scratch": "gs://bucket"}, ArgumentError, "scratch='gs://bucket' is an address"),
     ],
 )
 def test_wrong_arguments_are_one_sentence_before_anything_is_written(
     tmp_path: Path, options: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error) as caught:
-        colordim.record(net(), folder=tmp_path / "r", **options)
+        colordim.record(net(), **{"folder": tmp_path / "r", **options})
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, (ValueError, colordim.ColordimError))
@@ -278,3 +280,15 @@ def test_a_file_that_is_gone_is_missed(tmp_path: Path) -> None:
     for path in (tmp_path / "r" / "rank=0" / "batches").iterdir():
         path.unlink()
     assert "3 of 3 batches are missing" in colordim.open(rec.path).problems[0]
+
+
+def test_a_relative_folder_may_look_like_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = net()
+    with colordim.record(model, folder="exp:1") as rec:
+        model(torch.randn(2, 4))
+    assert list((tmp_path / "exp:1" / "rank=0" / "columns" / "level=0").glob("*.parquet"))
+    assert colordim.open("exp:1").problems == ()
+    with colordim.record(model, resume="auto", folder="exp:1") as rec:
+        model(torch.randn(2, 4))
+    assert rec.run.length() == 2

@@ -32,6 +32,7 @@ from colordim.publish.watch import Watch
 from colordim.store.disk import create
 from colordim.store.files import RUN, rank_name
 from colordim.store.memory import MemoryStore
+from colordim.store.place import is_url
 from colordim.store.ranks import RunReader
 from colordim.store.resume import Resume, declared
 from colordim.store.writer import FolderWriter
@@ -529,6 +530,11 @@ def record(
         raise ArgumentError(
             f"every={every!r} cannot be: record every n-th batch with a whole number n of at least one."
         )
+    for argument, path in (("folder", folder), ("scratch", scratch)):
+        if path is not None and is_url(path):
+            raise ArgumentError(
+                f"{argument}={path!r} is an address, and a run is recorded into a folder: record there, and copy it (docs/remote.md)."
+            )
     Governor(budget)
     published = targets(log_to)
     told = tellers(on_finding)

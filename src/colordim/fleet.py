@@ -183,7 +183,7 @@ def _streams(run: str, rank: int, path: Path) -> Iterator[dict[str, Any]]:
 
 def _schema(path: Path) -> pa.Schema:
     try:
-        return pq.read_schema(path).remove_metadata()
+        return pq.read_schema(path.absolute()).remove_metadata()
     except (OSError, pa.ArrowException) as error:
         raise FormatError(f"{path} is damaged ({error}): move its run aside, or restore it from a copy.") from None
 

@@ -229,7 +229,7 @@ def _content(rank: Path, first: int) -> tuple[pa.Table, Sequence[Units]]:
 
 
 def _read(path: Path) -> pa.Table:
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(path.absolute(), page_checksum_verification=True) as file:
         return file.read(use_threads=False).replace_schema_metadata(None)
 
 

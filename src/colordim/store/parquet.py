@@ -106,7 +106,7 @@ class Writer:
         compressions = {**_COMPRESSIONS, **({"counts.list.element": "lz4"} if expected >= MANY else {})}
         ours = schema in (COLUMNS_SCHEMA, MOMENTS_SCHEMA, LEVEL_SCHEMA)  # what is logged may have any name
         self._writer = pq.ParquetWriter(
-            path,
+            path.absolute(),  # Arrow takes a relative path such as exp:1/run for an address
             schema,
             compression={name: compressions.get(name, "zstd") for name in leaves} if ours else "zstd",
             compression_level=None if ours else 1,

@@ -66,7 +66,7 @@ class LocalPlace:
             return file.read()
 
     def opened(self, name: str, size: int | None = None) -> contextlib.AbstractContextManager[Path]:
-        return contextlib.nullcontext(self.path / name)
+        return contextlib.nullcontext((self.path / name).absolute())  # Arrow takes exp:1/run for an address
 
 
 class RemotePlace:
