@@ -30,10 +30,7 @@ nitpicky = True
 
 # The pages are those that GitHub shows: headings have the anchors that it gives them.
 myst_heading_anchors = 4
-suppress_warnings = [
-    "misc.highlighting_failure",  # the SQL of DuckDB knows words that Pygments does not
-    "toc.empty_glob",
-]
+suppress_warnings = ["misc.highlighting_failure"]  # the SQL of DuckDB knows words that Pygments does not
 highlight_language = "none"  # blocks that name no language are output and shell lines
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
@@ -133,8 +130,11 @@ def read(app: Sphinx, docname: str, source: list[str]) -> None:
             folder, text = HERE.parent, (HERE.parent / name).read_text("utf-8")
             app.env.note_dependency(str(HERE.parent / name))
     source[0] = _LINK.sub(lambda match: match[1] + (resolve(match[2], folder) or match[2]), text)
-    if docname == "cards/index":  # the cards, in the order of their names
-        source[0] += "\n\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
+    if docname == "cards/index":  # the bar at the side has the cards in the order in which that page links to them
+        cards = {path.stem for path in folder.glob("*.md")} - {"index"}
+        linked = [name for name in dict.fromkeys(re.findall(r"\]\(([\w-]+)\.md\)", text)) if name in cards]
+        lines = ["```{toctree}", ":hidden:", "", *linked, *sorted(cards - set(linked)), "```"]
+        source[0] += "\n\n" + "\n".join(lines) + "\n"
 
 
 def anchor(app: Sphinx, doctree: nodes.document) -> None:
