@@ -12,7 +12,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
-from sphinx.ext.autodoc.mock import mock
+from sphinx.ext.autodoc.mock import mock  # type: ignore[attr-defined]  # where Sphinx documents it
 
 import colordim
 
@@ -82,7 +82,19 @@ nitpick_ignore = [
 ]
 
 #: Classes that nobody makes by hand, so that what their constructors take is of no use.
-RETURNED = {"Block", "Declined", "Diagnosis", "Facet", "Finding", "Number", "Recording", "Remedy", "Run", "Stream", "UnitWindows"}
+RETURNED = {
+    "Block",
+    "Declined",
+    "Diagnosis",
+    "Facet",
+    "Finding",
+    "Number",
+    "Recording",
+    "Remedy",
+    "Run",
+    "Stream",
+    "UnitWindows",
+}
 
 #: Pages of the repository that the manual has under another name.
 PAGES = {"README.md": "index", "CHANGELOG.md": "changelog", "CONTRIBUTING.md": "contributing"}
@@ -151,7 +163,13 @@ def _public_names() -> dict[str, str]:
     """Return under which name the manual has what is defined elsewhere: ``colordim.api.Recording`` as ``colordim.Recording``."""
     names = {"colordim.run.Run": "colordim.Run"}
     with mock(autodoc_mock_imports):
-        for module in ("colordim", "colordim.diagnosis", "colordim.fastai", "colordim.lightning", "colordim.huggingface"):
+        for module in (
+            "colordim",
+            "colordim.diagnosis",
+            "colordim.fastai",
+            "colordim.lightning",
+            "colordim.huggingface",
+        ):
             loaded = importlib.import_module(module)
             for name in loaded.__all__:
                 thing = getattr(loaded, name)

@@ -38,14 +38,16 @@ def train(recipe: Recipe, digits: Digits, folder: Path) -> colordim.Run:
     number = len(digits.train_labels)
     steps = EPOCHS * (number // SIZE)
     schedule = (  # made only then: already its constructor changes the learning rate
-        torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps, cycle_momentum=False) if recipe.one_cycle else None
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps, cycle_momentum=False)
+        if recipe.one_cycle
+        else None
     )
     with colordim.record(
         model, folder=folder, name=recipe.name, kinds="all", optimizer=optimizer, facets={"head": "class"}
     ) as rec:
         for _ in range(EPOCHS):
             model.train()
-            for chosen in torch.randperm(number).split(SIZE)[: number // SIZE]:
+            for chosen in torch.split(torch.randperm(number), SIZE)[: number // SIZE]:
                 loss = cross_entropy(model(digits.train_images[chosen]), digits.train_labels[chosen])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -56,8 +58,8 @@ def train(recipe: Recipe, digits: Digits, folder: Path) -> colordim.Run:
             model.eval()
             with torch.no_grad():
                 for images, labels in zip(
-                    digits.valid_images.split(500), digits.valid_labels.split(500), strict=True
-                ):  # fmt: skip
+                    *(torch.split(t, 500) for t in (digits.valid_images, digits.valid_labels)), strict=True
+                ):
                     rec.log(loss=cross_entropy(model(images), labels))
     return rec.run
 
@@ -93,10 +95,14 @@ def pages(runs: Path, bad: colordim.Run) -> None:
     """Let Chromium take the pictures of a terminal and of the page."""
     from playwright.sync_api import Page, sync_playwright
 
-    console = Console(record=True, width=96, height=30, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console = Console(
+        record=True, width=96, height=30, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
     print_run(bad, bad.select(["conv4"]), console, "train", "symlog", "share", 96, 22)
     # Rich's own window, without the fonts that it would load from a network.
-    terminal = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="colordim show runs/bad --terminal"), flags=re.S)
+    terminal = re.sub(
+        r"@font-face \{.*?\}", "", console.export_svg(title="colordim show runs/bad --terminal"), flags=re.S
+    )
     server = subprocess.Popen(
         [sys.executable, "-m", "colordim", "compare", runs / "bad", runs / "good", "--no-browser", "--port", "0"],
         stdout=subprocess.PIPE,
@@ -124,7 +130,9 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         digits, runs = load_digits(), Path(sys.argv[1] if len(sys.argv) > 1 else folder)
         taken = [
-            colordim.open(runs / recipe.name) if (runs / recipe.name).exists() else train(recipe, digits, runs / recipe.name)
+            colordim.open(runs / recipe.name)
+            if (runs / recipe.name).exists()
+            else train(recipe, digits, runs / recipe.name)
             for recipe in (GOOD, BAD)
         ]
         charts(*taken)

@@ -29,7 +29,9 @@ def sections(page: str, level: int) -> dict[str, str]:
     text = re.sub(r"^```.*?^```", "", (DOCS / page).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     pieces = re.split(rf"^(#{{1,{level}}}) (.+)$", text, flags=re.MULTILINE)
     return {
-        title: body for marks, title, body in zip(*(pieces[i::3] for i in (1, 2, 3)), strict=True) if len(marks) == level
+        title: body
+        for marks, title, body in zip(*(pieces[i::3] for i in (1, 2, 3)), strict=True)
+        if len(marks) == level
     }
 
 

@@ -29,8 +29,8 @@ CONF = module(DOCS / "conf.py")
 
 
 def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-E", "-q", "-d", tmp_path / "trees", DOCS]
-    built = subprocess.run([*command, tmp_path / "site"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-E", "-q", "-d", str(tmp_path / "trees")]
+    built = subprocess.run([*command, DOCS, tmp_path / "site"], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     assert LINKS.broken(tmp_path / "site") == []
     # Anchors as GitHub gives them lead to their headings here as well.
