@@ -35,7 +35,7 @@ bench: $(VENV)/bench.stamp ## run benchmarks/*.py, one after the other
 	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file"; done
 
 docs: $(VENV)/docs.stamp ## build the manual, where every link must hold, into build/site
-	$(BIN)/python -m sphinx -W --keep-going -n -E -q -d build/doctrees docs build/site
+	$(BIN)/python -W ignore::FutureWarning -m sphinx -W --keep-going -n -E -q -d build/doctrees docs build/site
 	$(BIN)/python tests/docs/links.py build/site
 	@echo "Open build/site/index.html: it needs no server and no network."
 

@@ -149,15 +149,6 @@ def read(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += "\n\n" + "\n".join(lines) + "\n"
 
 
-def anchor(app: Sphinx, doctree: nodes.document) -> None:
-    """Let each heading be reached by the anchor that GitHub gives it too, as `options.html#max_bytes`."""
-    for section in doctree.findall(nodes.section):
-        slug = section.get("slug")
-        if slug and slug not in doctree.ids:
-            section["ids"].append(slug)
-            doctree.ids[slug] = section
-
-
 @cache
 def _public_names() -> dict[str, str]:
     """Return under which name the manual has what is defined elsewhere: ``colordim.api.Recording`` as ``colordim.Recording``."""
@@ -209,7 +200,6 @@ def shorten(app: Sphinx, what: str, name: str, *_: Any) -> tuple[str, str] | Non
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the above."""
     app.connect("source-read", read)
-    app.connect("doctree-read", anchor)
     app.connect("missing-reference", find)
     app.connect("autodoc-process-docstring", whole, priority=600)  # after napoleon
     app.connect("autodoc-process-signature", shorten)
