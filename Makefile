@@ -10,7 +10,7 @@ KERNEL    := hatch_build.py $(wildcard src/colordim/binning/_kernel*.[ch])
 BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture lint bench clean
+.PHONY: help demo test torture lint bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,11 @@ bench: $(VENV)/bench.stamp ## run benchmarks/*.py, one after the other
 	@if [ -z "$(BENCHMARKS)" ]; then echo "There are no benchmarks yet."; fi
 	@set -e; for file in $(BENCHMARKS); do echo "$$file"; $(BIN)/python "$$file"; done
 
+docs: $(VENV)/docs.stamp ## build the manual, where every link must hold, into build/site
+	$(BIN)/python -W ignore::FutureWarning -m sphinx -W --keep-going -n -E -q -d build/doctrees docs build/site
+	$(BIN)/python tests/docs/links.py build/site
+	@echo "Open build/site/index.html: it needs no server and no network."
+
 clean: ## remove the environment and everything that was made
 	rm -rf $(VENV) demo-output build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -43,7 +48,7 @@ $(VENV)/bin/python:
 		|| { echo "colordim needs Python 3.11 or newer: name one with make PYTHON=python3.12." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The stamps say what is installed; the dev extra contains the demo extra, so it serves both.
+# The stamps say what is installed; the dev extra contains those of the demo and of the manual, so it serves all.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing colordim[demo] into $(VENV); PyTorch is large, so the first time takes minutes."
 	$(PIP) -e '.[demo]'
@@ -52,7 +57,12 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/pytho
 $(VENV)/dev.stamp: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
 	@echo "Installing colordim[dev] into $(VENV); PyTorch is large, so the first time takes minutes."
 	$(PIP) -e '.[dev]'
-	@touch $@ $(VENV)/demo.stamp
+	@touch $@ $(VENV)/demo.stamp $(VENV)/docs.stamp
+
+$(VENV)/docs.stamp: pyproject.toml constraints.txt $(KERNEL) | $(VENV)/bin/python
+	@echo "Installing colordim[docs,torch] into $(VENV), as the reference is read from the package itself."
+	$(PIP) -e '.[docs,torch]'
+	@touch $@
 
 # Node and its npm are a package of Python: the same version everywhere, and no root is needed.
 $(VENV)/node.stamp: tools/package.json | $(VENV)/dev.stamp

@@ -40,7 +40,7 @@ def to_hist(
     -------
     hist.Hist
         A bin of ``batch`` reaches from a recorded batch to before the next one. ``value`` is ``Regular`` for
-        a linear axis; for a signed-log axis it is ``Variable`` with the edges of :func:`value_edges`. -Inf is
+        a linear axis; for a signed-log axis it is ``Variable`` with the edges of ``colordim.export.uhi.value_edges``. -Inf is
         in the underflow; +Inf and NaN are in the overflow, which is where boost-histogram itself counts them, so
         that ``h.sum(flow=True)`` is the number of elements. ``run.moments`` tells them apart.
 

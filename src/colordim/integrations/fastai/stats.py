@@ -51,8 +51,8 @@ class ActivationStats(RecordingCallback):
     """Mean, standard deviation, share near zero and histogram of the layers of a learner in every batch.
 
     It takes the place of ``fastai.callback.hook.ActivationStats``: same arguments, same methods, layers by the same
-    numbers. All fits are one run, :attr:`run`, which has every other chart as well, and validation batches. Where theirs
-    and this differ is measured in ``docs/fastai_stats.md``.
+    numbers. All fits are one run, :attr:`RecordingCallback.run`, which has every other chart as well, and validation
+    batches. Where theirs and this differ is measured in ``docs/fastai_stats.md``.
 
     Parameters
     ----------
