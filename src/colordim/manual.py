@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-__all__ = ["Heading", "as_html", "as_paragraphs", "find", "headings", "linked", "names", "parse", "read", "relinked", "section", "title"]
+__all__ = [
+    "Heading",
+    "as_html",
+    "as_paragraphs",
+    "find",
+    "headings",
+    "linked",
+    "names",
+    "parse",
+    "read",
+    "relinked",
+    "section",
+    "title",
+]
 
 _PACKED = Path(__file__).with_name("pages")
 #: Folder of the pages: in the wheel, or that of the checkout from which colordim was installed.

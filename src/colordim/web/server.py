@@ -186,12 +186,15 @@ def listen(host: str, port: int | None) -> socket.socket:
                 found.close()
                 raise
         except socket.gaierror:
-            raise ArgumentError(f"there is no host {host!r}: give an address of this machine.") from None
+            raise ArgumentError(
+                f"there is no host {host!r}: give an address of this machine.", page="view#on-another-machine"
+            ) from None
         except (OSError, OverflowError) as error:
             if each == ports[-1]:
                 said = getattr(error, "strerror", None) or error
                 raise ArgumentError(
-                    f"port {each} of {host} cannot be listened at ({said}): name another --port, or none."
+                    f"port {each} of {host} cannot be listened at ({said}): name another --port, or none.",
+                    page="view#on-another-machine",
                 ) from None
         else:
             return found
