@@ -1,4 +1,4 @@
-"""The command line: demo, doctor, ls, show, and those of `exchange`, `judging`, `reporting` and `viewing`. Everything heavy is imported by the command that needs it."""
+"""The command line: demo, doctor, show, and those of `exchange`, `inventory`, `judging`, `reporting`, `teaching` and `viewing`. Everything heavy is imported by the command that needs it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from colordim import exchange, judging, reporting, teaching, viewing
+from colordim import exchange, inventory, judging, reporting, teaching, viewing
 from colordim.errors import ColordimError, DependencyError
-from colordim.teaching import taught, taught_group
+from colordim.teaching import make_console, taught, taught_group
 
 if TYPE_CHECKING:
     from colordim.charts.window import Window
@@ -144,11 +143,6 @@ def _fail(message: str, code: int = 1, page: str = "") -> None:
     sys.exit(code)
 
 
-def _console() -> Console:
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
-    return Console(width=width, highlight=False, soft_wrap=False)
-
-
 def _print_version(asked: bool) -> None:
     if asked:
         from colordim import __version__
@@ -183,7 +177,7 @@ def demo(
         ) from None
     from colordim.demo.play import play
 
-    play(out, _console(), epochs=epochs, seed=seed, show=show)
+    play(out, make_console(), epochs=epochs, seed=seed, show=show)
 
 
 def doctor(
@@ -227,121 +221,6 @@ def _check_run(run: Path, repair: bool) -> int:
     if mendable < len(findings):
         typer.echo("What is damaged is left out by every reader, which says so; only a copy could bring it back.")
     return 1 if findings else 0
-
-
-def list_runs(
-    name: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder with runs in it, however deep.")] = ".",
-    query: Annotated[
-        str | None,
-        typer.Option(help="SQL over all of them: views batches, moments, columns, units, streams."),
-    ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print the answer to the query as CSV.")] = False,
-) -> None:
-    """List the runs in a folder, or query them."""
-    from rich.progress import track
-    from rich.table import Table
-
-    import colordim
-    from colordim.store.description import find_runs
-    from colordim.store.place import is_url
-
-    console = _console()
-    if is_url(name):
-        raise UsageError(
-            f"ls lists folders of this machine: colordim show takes an address, that of a run in {name}.",
-            page="queries#fleets",
-        )
-    folder = Path(name)
-    if not folder.exists():
-        raise UsageError(f"there is no folder {folder}: name one that holds runs.", page="queries#fleets")
-    if csv and query is None:
-        raise UsageError("--csv is for the answer to a query: add --query, or leave it out.", page="queries#fleets")
-    if query is not None:
-        _print_answer(folder, query, csv, console)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, right in _COLUMNS:
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-    paths = find_runs(folder)
-    if not paths:
-        raise UsageError(
-            f"there are no runs in {folder}: record one with colordim.record(model, folder=...).", page="queries#fleets"
-        )
-    for path in track(paths, "Reading", console=console, transient=True, disable=not console.is_terminal):
-        try:
-            table.add_row(*_row(colordim.open(path), path, folder))
-        except ColordimError as error:
-            table.add_row(_relative(path, folder), "[red]unreadable[/red]", *[""] * (len(_COLUMNS) - 2))
-            console.print(f"[dim]{error}[/dim]", soft_wrap=True)
-    console.print(table)
-
-
-_COLUMNS = (
-    ("run", False), ("state", False), ("train", True), ("valid", True), ("epochs", True),
-    ("streams", True), ("last loss", True), ("created", False), ("size", True),
-)  # fmt: skip
-
-
-def _print_answer(folder: Path, sql: str, as_csv: bool, console: Console) -> None:
-    import csv
-
-    from rich.table import Table
-    from rich.text import Text
-
-    from colordim import fleet
-
-    answer = fleet.query(folder, sql)
-    if as_csv:
-        csv.writer(sys.stdout, lineterminator="\n").writerows([answer.columns, *answer.rows])
-    else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for i, name in enumerate(answer.columns):
-            numbers = all(isinstance(row[i], (int, float)) for row in answer.rows)
-            table.add_column(Text(name), justify="right" if numbers else "left")
-        for row in answer.rows:
-            table.add_row(*(Text(_cell(value)) for value in row))
-        console.print(table)
-    for note in answer.notes:
-        sys.stderr.write(f"colordim: {note}\n")
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _row(run: Run, path: Path, folder: Path) -> list[str]:
-    from colordim import listing
-
-    found, files = listing.summary(run), listing.files_of(path)
-    return [
-        _relative(path, folder),
-        _state(found.ended, listing.state(found.ended, files.written)),
-        f"{found.batches['train']:,}",
-        f"{found.batches['valid']:,}",
-        str(found.epochs),
-        str(found.streams),
-        "" if found.last_loss is None else f"{found.last_loss:.4g}",
-        "" if found.created is None else datetime.fromtimestamp(found.created).strftime("%Y-%m-%d %H:%M"),
-        _bytes(files.size),
-    ]
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder)) if path != folder and path.is_relative_to(folder) else str(path)
-
-
-def _state(ended: str | None, state: str) -> str:
-    if ended not in (None, "stopped"):
-        return f"[yellow]ended: {ended}[/yellow]"
-    return {"live": "[green]live[/green]", "cut off": "[yellow]cut off[/yellow]"}.get(state, state)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
 
 
 def show(
@@ -388,7 +267,7 @@ def show(
     import colordim
     from colordim.asking import file_name
 
-    console = _console()
+    console = make_console()
     opened = colordim.open(run)
     asked: dict[str, Any] = {
         "kind": kind and kind.value, "phase": phase and phase.value, "window": window and parse_window(window),
@@ -555,19 +434,7 @@ app.command(
     ),
 )(show)
 reporting.add_commands(app, _LOOK)
-app.command(
-    "ls",
-    rich_help_panel=_LOOK,
-    cls=taught(
-        "queries#fleets",
-        ("ls runs", "Lists the runs below runs/: whether they train, how long they are, their loss."),
-        (
-            "ls runs --query 'SELECT run, max(batch) FROM batches GROUP BY run'",
-            'Asks all of them in SQL (pip install "colordim[query]").',
-        ),
-        ("ls runs --query 'SELECT * FROM streams' --csv > streams.csv", "Writes the answer as a table."),
-    ),
-)(list_runs)
+inventory.add_commands(app, _LOOK)
 judging.add_commands(app, _JUDGE)
 exchange.add_commands(app, _EXCHANGE)
 app.command(

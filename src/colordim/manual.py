@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -86,7 +87,7 @@ def read(page: str) -> str:
     ArgumentError
         If there is no such page.
     """
-    if page not in names():
+    if page not in names():  # also: what is no page is no file
         raise ArgumentError(f"the manual has no page {page!r}; {_nearest(page, names())}.")
     return (FOLDER / f"{page}.md").read_text(encoding="utf-8")
 
@@ -118,23 +119,25 @@ def find(address: str) -> tuple[str, str]:
     page, _, slug = address.strip().removeprefix("docs/").partition("#")
     page = page.removesuffix(".md")
     if page not in names() and not slug:
-        found = [(name, "") for name in names() if name.endswith(f"/{page}")]
-        if not found:
-            slugs = ((name, each.slug) for name in names() for each in headings(name) if each.level > 1)
-            found = [each for each in slugs if each[1] == page]
-        found = [each for each in found if each[0] == _SYMPTOMS] or found
-        if len(found) > 1:
-            known = " and ".join(f"{name}#{each}" if each else name for name, each in found[:4])
-            raise ArgumentError(f"{page!r} is in several places: name one, such as {known}.")
-        if found:
-            return found[0]
-        known = {each.slug for each in headings(_SYMPTOMS)} if _SYMPTOMS in names() else set()
-        raise ArgumentError(f"the manual has no page {page!r}; {_nearest(page, (*names(), *known))}.")
-    read(page)
+        return _found(page)
     slugs = [each.slug for each in headings(page)]
     if slug and slug not in slugs:
-        raise ArgumentError(f"the page {page!r} has no heading {slug!r}; {_nearest(slug, slugs[1:] or slugs)}.")
+        raise ArgumentError(f"the page {page!r} has no heading {slug!r}; {_nearest(slug, slugs)}.")
     return page, "" if slug in slugs[:1] else slug
+
+
+def _found(name: str) -> tuple[str, str]:
+    """Return where a heading is, or a page that goes by the last part of its name."""
+    places = [(page, "") for page in names() if page.endswith(f"/{name}")]
+    places = places or [(page, name) for page in names() if any(each.slug == name for each in headings(page)[1:])]
+    places = [each for each in places if each[0] == _SYMPTOMS] or places
+    if len(places) == 1:
+        return places[0]
+    if places:
+        known = " and ".join(f"{page}#{slug}".removesuffix("#") for page, slug in places[:4])
+        raise ArgumentError(f"{name!r} is in several places: name one, such as {known}.")
+    symptoms = [each.slug for each in headings(_SYMPTOMS)] if _SYMPTOMS in names() else []
+    raise ArgumentError(f"the manual has no page {name!r}; {_nearest(name, [*names(), *symptoms])}.")
 
 
 def section(page: str, slug: str = "") -> str:
@@ -228,7 +231,7 @@ def _relinked(tokens: Sequence[Token], link: Callable[[str], str | None]) -> Ite
 
 def _headings(tokens: Sequence[Token]) -> Iterator[Heading]:
     seen: dict[str, int] = {}
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type != "heading_open":
             continue
         text = _text(inline)

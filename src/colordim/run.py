@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.column import COUNTERS, MOMENTS, OF_PARAMETERS, PHASES, Kind, Phase, Stream, Units
-from colordim.errors import ArgumentError, StreamError, warn
+from colordim.errors import ArgumentError, FormatError, StreamError, warn
 from colordim.store.base import Block, Reader
 from colordim.store.pyramid import FACTOR, coarsest_level
 

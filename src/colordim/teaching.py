@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -16,7 +17,7 @@ from colordim import manual
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Example", "add_commands", "taught", "taught_group"]
+__all__ = ["Example", "add_commands", "make_console", "taught", "taught_group"]
 
 #: A command line without ``colordim``, and what it does.
 Example = tuple[str, str]
@@ -57,6 +58,14 @@ def _lesson(page: str, examples: Sequence[Example]) -> str:
     return "\n".join([*(f" {line}".rstrip() for line in lines), "", f" More: {more}", ""])
 
 
+def make_console() -> Console:
+    """Return a console for what a command prints; 100 columns where there is no terminal."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
+    return Console(width=width, highlight=False, soft_wrap=False)
+
+
 def add_commands(app: typer.Typer, group: str) -> None:
     """Add ``docs`` to a command line."""
     app.command(
@@ -88,6 +97,7 @@ def _docs(
         typer.echo(manual.section(*where), nl=False)
         return
     console = Console()
+    os.environ.setdefault("LESS", "FRX")  # colours as they are, and no pager for what fits: as git has it
     with console.pager(styles=True):
         _print(*where, console)
 
