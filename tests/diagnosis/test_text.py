@@ -44,7 +44,7 @@ def test_a_finding_is_told_whole() -> None:
         "  try 1     Take nn.LeakyReLU.",
         "  try 2     Lower the learning rate.",
         "  explains  tail starts late (from batch 40 on)",
-        "  more      docs/diagnosis.md#dead-units",
+        "  more      colordim docs dead-units",
     ]
 
 
@@ -53,7 +53,7 @@ def test_what_was_said_of_another_finding_is_not_said_again() -> None:
         "WARNING: half of b is dead",
         "  where     b",
         "  when      batch 3 (epoch 0)",
-        "  more      as above, docs/diagnosis.md#dead-units",
+        "  more      as above, colordim docs dead-units",
     ]
 
 
