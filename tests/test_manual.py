@@ -157,7 +157,7 @@ def test_html_has_ids_tables_and_links_but_no_markup_of_its_own() -> None:
 def test_a_section_as_paragraphs_has_neither_heading_nor_marks() -> None:
     assert manual.as_paragraphs("first", "below") == ["Deep."]
     assert manual.as_paragraphs("first", "its-a--b_c-15-2")[-2:] == ["# no heading", "Deep."]
-    assert manual.as_paragraphs("first", "twice-1")[0].startswith("two web, out, here, bad")
+    assert manual.as_paragraphs("first", "twice-1")[0].startswith("two web, out, here, [bad]")
 
 
 # What the code refers to.
@@ -178,7 +178,7 @@ def addresses() -> Iterator[tuple[str, str]]:
                 if name in ("taught", "taught_group"):
                     given += node.args[:1]
             elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("page", "_PAGE"):
-                given = [node.value]
+                given = [node.value] if isinstance(node.value, ast.Constant) else []
             for each in given:
                 for value in ast.walk(each):
                     if isinstance(value, ast.Constant) and isinstance(value.value, str) and value.value != "rank ":
@@ -186,9 +186,7 @@ def addresses() -> Iterator[tuple[str, str]]:
 
 
 def test_each_page_that_the_code_refers_to_is_there_with_its_heading() -> None:
-    found = [
-        (where, page) for where, page in addresses() if page and "<" not in page and not page.startswith("colordim: ")
-    ]
+    found = [(where, page) for where, page in addresses() if page and "\n" not in page]  # which is a template
     assert len(found) > 150
     missing = []
     for where, page in found:

@@ -192,6 +192,7 @@ class Recording:
                 f'{sentence} What was recorded is in {self._folder}; to train on all the same, leave "stop" out, or mute '
                 f"{finding.symptom} in pyproject.toml.",
                 finding,
+                finding.page,
             )
 
     @property

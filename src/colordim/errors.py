@@ -57,7 +57,7 @@ class ArgumentError(ColordimError, ValueError):
 class AxisError(ColordimError, ValueError):
     """A histogram axis that cannot be: ``lo >= hi``, zero bins, or two axes that do not merge."""
 
-    page = "architecture#from-a-tensor-to-a-row"
+    page = "architecture#from-a-tensor-to-a-row-binning"
 
 
 class SelectionError(ColordimError, ValueError):
@@ -69,31 +69,31 @@ class SelectionError(ColordimError, ValueError):
 class RecordingError(ColordimError, RuntimeError):
     """A recording used against its order: started twice, a window inside a window."""
 
-    page = "architecture#from-rows-to-batches"
+    page = "architecture#from-rows-to-batches-recording"
 
 
 class StoreError(ColordimError, OSError):
     """A run folder that cannot be created or written, or a run in an object store that cannot be reached."""
 
-    page = "architecture#from-batches-to-a-folder"
+    page = "architecture#from-batches-to-a-folder-store"
 
 
 class NotARunError(ColordimError, FileNotFoundError):
     """A path or address that holds no colordim run."""
 
-    page = "architecture#from-batches-to-a-folder"
+    page = "architecture#from-batches-to-a-folder-store"
 
 
 class FormatError(ColordimError, ValueError):
     """A run of a newer schema, or a file of a run that is damaged."""
 
-    page = "architecture#from-batches-to-a-folder"
+    page = "architecture#from-batches-to-a-folder-store"
 
 
 class StreamError(ColordimError, LookupError):
     """A stream name, pattern or index that the run does not have."""
 
-    page = "architecture#from-a-folder-to-arrays"
+    page = "architecture#from-a-folder-to-arrays-runpy"
 
 
 class DependencyError(ColordimError, ImportError):
@@ -113,8 +113,8 @@ class TrainingStopped(ColordimError, RuntimeError):  # noqa: N818  # not an erro
 
     page = "diagnose#while-it-trains"
 
-    def __init__(self, sentence: str, finding: object = None) -> None:
-        super().__init__(sentence)
+    def __init__(self, sentence: str, finding: object = None, page: str = "") -> None:
+        super().__init__(sentence, page=page)
         self.finding = finding
 
 
