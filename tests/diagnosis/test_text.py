@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from html.parser import HTMLParser
 
 from colordim.diagnosis import Declined, Diagnosis, Finding, Number, Remedy
-from colordim.diagnosis.text import FINDINGS, as_html, as_text, in_a_line, rows_of, when
+from colordim.diagnosis.text import FINDINGS, as_html, as_text, explanation, in_a_line, rows_of, when
 
 HOSTILE = '<img src=x onerror="alert(1)">\u202e\x1b[2J'
 LATE = Finding("late-start", "note", "tail starts late", ("tail",), 40, 99, (), "It waits.")
@@ -118,3 +119,10 @@ def test_a_table_has_a_row_for_each_finding_and_consequence() -> None:
         "severity": "note", "symptom": "late-start", "layers": "tail", "first_batch": 40, "last_batch": 99,
         "title": "tail starts late", "numbers": "", "why": "It waits.", "remedies": "",
     }  # fmt: skip
+
+
+def test_html_holds_what_the_manual_says_of_each_symptom() -> None:
+    text = as_html(SICK)
+    assert text.count("<summary>colordim docs dead-units</summary>") == 2
+    (paragraph,) = explanation("dead-units")
+    assert text.count(html.escape(paragraph)) == 2
