@@ -1,4 +1,4 @@
-"""Compile the kernel when colordim is built, or say why not; the build itself never fails for it.
+"""Compile the kernel when colordim is built, or say why not, and pack the manual; the build itself never fails for the former.
 
 Run as a program it builds the kernel in the source tree: ``python hatch_build.py``.
 """
@@ -25,7 +25,7 @@ else:
     except ImportError:  # run as a program, or by the tests
         Hook = object
 
-__all__ = ["CustomBuildHook", "NotCompiledError", "compile_kernel"]
+__all__ = ["CustomBuildHook", "NotCompiledError", "compile_kernel", "pages"]
 
 PACKAGE = Path("src", "colordim", "binning")
 NAME = {"win32": "_kernel.dll", "darwin": "_kernel.dylib"}.get(sys.platform, "_kernel.so")
@@ -49,7 +49,7 @@ class NotCompiledError(Exception):
 
 
 class CustomBuildHook(Hook):
-    """Adds the kernel to wheels; an editable install gets it in the source tree."""
+    """Adds the kernel and the manual to wheels; an editable install has them in the source tree."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile before the wheel is put together."""
@@ -60,6 +60,8 @@ class CustomBuildHook(Hook):
         files = [] if editable else [NOTE, NAME] if built else [NOTE]  # an editable install finds them where they are
         for name in files:
             build_data["force_include"][str(self._directory / name)] = f"colordim/binning/{name}"
+        if not editable:
+            build_data["force_include"].update(pages(root / "docs"))
         if built:
             # Neither Python nor torch is linked: one wheel for all of their versions.
             build_data["pure_python"] = False
@@ -69,6 +71,12 @@ class CustomBuildHook(Hook):
         """Remove what was compiled aside."""
         if version != "editable":
             shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def pages(docs: Path) -> dict[str, str]:
+    """Return where in a wheel each page of the manual goes; what begins with an underscore is made from them."""
+    found = (path for path in docs.rglob("*.md") if not path.relative_to(docs).parts[0].startswith("_"))
+    return {str(path): f"colordim/pages/{path.relative_to(docs).as_posix()}" for path in sorted(found)}
 
 
 def build(root: Path, directory: Path) -> bool:

@@ -57,8 +57,9 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     assert caught.value.code == 1
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.count("\n") == 1
-    return output.err
+    sentence, *more = output.err.splitlines()
+    assert [line.startswith("More: colordim docs ") for line in more] in ([], [True])
+    return sentence
 
 
 def test_ls_tells_what_each_run_is(run: Path) -> None:
@@ -236,3 +237,31 @@ def test_tiny_gradients_fill_the_terminal_with_labels_of_their_own(tmp_path: Pat
 def test_it_runs_as_a_module_as_well() -> None:
     shown = subprocess.run([sys.executable, "-m", "colordim", "--help"], capture_output=True, text=True, check=True)
     assert "show" in shown.stdout
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+def test_ls_never_cuts_a_name(run: Path, columns: int) -> None:
+    name = "a-study-of-learning-rates/resnet50-warmup-cosine"
+    write_run(run.parent / name, "resnet")
+    result = CliRunner().invoke(app, ["ls", str(run.parent)], env={"COLUMNS": str(columns), "NO_COLOR": "1"})
+    lines = result.output.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "…" not in result.output
+    whole = "".join(line.split("  ")[0].strip() for line in lines[1:])  # where a name is folded, the next line goes on
+    assert name in whole
+    assert any(line.startswith(name) for line in lines) == (columns >= 80)
+    assert "no room for streams, valid" in " ".join(result.output.split())
+
+
+def test_ls_leaves_nothing_out_where_there_is_no_terminal(run: Path) -> None:
+    name = "x" * 90
+    write_run(run.parent / name, "x")
+    result = CliRunner().invoke(app, ["ls", str(run.parent)], env={"COLUMNS": None})
+    heading, *rows = result.output.splitlines()
+    assert heading.split()[-1] == "size"
+    assert [row.split()[0] for row in rows] == ["lenet", name]
+
+
+def test_names_of_runs_are_no_markup(run: Path) -> None:
+    write_run(run.parent / "[red]", "x")
+    assert "[red]" in invoke("ls", run.parent)

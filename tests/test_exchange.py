@@ -46,7 +46,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         main([str(a) for a in arguments])
     assert caught.value.code == 1
     output = capsys.readouterr()
-    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert (output.out, output.err.count("\nMore: colordim docs exports"), output.err.count("\n")) == ("", 1, 2)
     return output.err
 
 

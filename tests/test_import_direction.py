@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "colordim"
 #: From left to right; the parts of one room may import each other.
 ORDER = [
     "errors",
+    "manual",
     "termination",
     "axis",
     "column",
@@ -41,7 +42,9 @@ ORDER = [
     "huggingface",
     "opener",
     "demo",
+    "teaching",
     "exchange",
+    "inventory",
     "judging",
     "reporting",
     "viewing",

@@ -68,8 +68,9 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         main([str(each) for each in arguments])
     assert caught.value.code == 1
     output = capsys.readouterr()
-    assert output.err.count("\n") == 1
-    return output.err
+    sentence, more = output.err.splitlines()
+    assert more.startswith("More: colordim docs view")
+    return sentence
 
 
 def test_view_prints_a_link_that_works_and_stops_at_once(tmp_path: Path) -> None:

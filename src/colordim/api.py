@@ -193,6 +193,7 @@ class Recording:
                 f'{sentence} What was recorded is in {self._folder}; to train on all the same, leave "stop" out, or mute '
                 f"{finding.symptom} in pyproject.toml.",
                 finding,
+                finding.page,
             )
 
     @property
@@ -362,7 +363,10 @@ class Recording:
         if self._make_recorder is None or not state:
             return
         if self._recorder is not None:
-            raise RecordingError("a recording goes on from a checkpoint as it starts: load the state before that.")
+            raise RecordingError(
+                "a recording goes on from a checkpoint as it starts: load the state before that.",
+                page="resume#with-a-checkpoint",
+            )
         attempt = self._info["rank"].get("attempt")
         named, position = _as_resume(state, None, None)
         if named is not None and position is not None:
@@ -545,7 +549,8 @@ def record(
     if model is None and not (layers is None and optimizer is None and scaler is None and facets is None):
         raise ArgumentError(
             "record(None) has no layers and no parameters, but what observe() is given: leave layers=, optimizer=, scaler= "
-            "and facets= out."
+            "and facets= out.",
+            page="frameworks",
         )
     selected = [] if model is None else select(model, layers)
     model = Observed() if model is None else model
@@ -565,11 +570,16 @@ def record(
         optimizers = [_bare(each) for each in optimizers]
     for each in optimizers:
         if not hasattr(each, "register_step_post_hook"):
-            raise ArgumentError(f"optimizer takes torch optimisers, not {each!r}: pass the one that trains the model.")
+            raise ArgumentError(
+                f"optimizer takes torch optimisers, not {each!r}: pass the one that trains the model.",
+                page="kinds#parameters",
+            )
 
     recorded = as_kinds(kinds, bool(optimizers))
     if isinstance(model, Observed) and list(recorded) != ["activation"]:
-        raise ArgumentError("record(None) records what observe() is given, as activations: leave kinds= out.")
+        raise ArgumentError(
+            "record(None) records what observe() is given, as activations: leave kinds= out.", page="frameworks"
+        )
     Scale(scaler)
 
     rules = as_rules(facets, selected)
@@ -581,7 +591,8 @@ def record(
             if stream.kind == "activation" and stream.axis != axis:
                 raise ArgumentError(
                     f"the run counts {stream.name!r} on {stream.axis}, and this recording would on {axis}: resume with the "
-                    "range= and bins= of the run, or record into another folder."
+                    "range= and bins= of the run, or record into another folder.",
+                    page="resume#what-is-cut-off-is-kept",
                 )
 
     def make_recorder(writer: FolderWriter) -> Recorder:
@@ -608,7 +619,8 @@ def record(
         return Recording(None, Path(), {}, idle=idle)
     if max_bytes is not None and not max_bytes / mine.world_size >= _LEAST_BYTES:
         raise ArgumentError(
-            f"max_bytes={max_bytes!r} cannot be: give at least {_LEAST_BYTES:,} bytes for each rank, or None for no limit."
+            f"max_bytes={max_bytes!r} cannot be: give at least {_LEAST_BYTES:,} bytes for each rank, or None for no limit.",
+            page="queries#what-is-where",
         )
     job = distributed.job() if mine.world_size > 1 else None
     attempt = distributed.attempt() if mine.world_size > 1 else None
@@ -624,7 +636,8 @@ def record(
         path = Path("runs") / f"{label}-{job}"
     else:
         raise ArgumentError(
-            f"{mine.world_size} ranks record, and nothing tells all of them the same folder: pass the same folder= on each."
+            f"{mine.world_size} ranks record, and nothing tells all of them the same folder: pass the same folder= on each.",
+            page="ranks#which-rank-which-folder",
         )
     info = {
         **({"name": name} if name else {}),
@@ -727,30 +740,44 @@ def _as_resume(
     if resume_at is not None:
         if not isinstance(resume_at, int) or isinstance(resume_at, bool) or resume_at < 0:
             raise ArgumentError(
-                f"resume_at={resume_at!r} cannot be: it is the number of training batches that the checkpoint has seen."
+                f"resume_at={resume_at!r} cannot be: it is the number of training batches that the checkpoint has seen.",
+                page="resume#with-a-checkpoint",
             )
         if resume is None:
-            raise ArgumentError(f'resume_at={resume_at} needs the run to be resumed: pass resume="auto" or its folder.')
+            raise ArgumentError(
+                f'resume_at={resume_at} needs the run to be resumed: pass resume="auto" or its folder.',
+                page="resume#with-a-checkpoint",
+            )
     if resume is None:
         return None, None
     wanted = Resume(train=resume_at)
     if isinstance(resume, Mapping) and resume:
         if resume_at is not None:
-            raise ArgumentError("resume= says already where to go on: leave resume_at= out.")
+            raise ArgumentError(
+                "resume= says already where to go on: leave resume_at= out.", page="resume#with-a-checkpoint"
+            )
         wanted = Resume.from_state(resume)
         named = resume.get("run") if folder is None else folder  # the run may have been moved
     elif isinstance(resume, Mapping) or resume == "auto":
         if folder is None and resume == "auto":
-            raise ArgumentError('resume="auto" needs the folder that the run is in, if there is one: pass folder=.')
+            raise ArgumentError(
+                'resume="auto" needs the folder that the run is in, if there is one: pass folder=.',
+                page="resume#with-a-checkpoint",
+            )
         if folder is None:  # the checkpoint was saved without a recording
             return None, None
         named = folder
     else:
         named = resume.path if isinstance(resume, Run) else resume
         if folder is not None and Path(folder).absolute() != Path(named).absolute():
-            raise ArgumentError(f"resume={str(named)!r} and folder={str(folder)!r} are two runs: leave folder= out.")
+            raise ArgumentError(
+                f"resume={str(named)!r} and folder={str(folder)!r} are two runs: leave folder= out.",
+                page="resume#with-a-checkpoint",
+            )
     if not isinstance(named, (str, os.PathLike)) or not str(named):
-        raise ArgumentError(f"resume={resume!r} names no run in a folder: pass its folder.")
+        raise ArgumentError(
+            f"resume={resume!r} names no run in a folder: pass its folder.", page="resume#with-a-checkpoint"
+        )
     return Path(named), wanted
 
 

@@ -1,4 +1,4 @@
-"""The command line: demo, doctor, ls, show, and those of `exchange`, `judging`, `reporting` and `viewing`. Everything heavy is imported by the command that needs it."""
+"""The command line: demo, doctor, show, and those of `exchange`, `inventory`, `judging`, `reporting`, `teaching` and `viewing`. Everything heavy is imported by the command that needs it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from colordim import exchange, judging, reporting, viewing
+from colordim import exchange, inventory, judging, reporting, teaching, viewing
 from colordim.errors import ColordimError, DependencyError
+from colordim.teaching import make_console, taught, taught_group
 
 if TYPE_CHECKING:
     from colordim.charts.window import Window
@@ -29,8 +29,15 @@ FORMATS = (".png", ".svg", ".pdf")
 
 app = typer.Typer(
     name="colordim",
-    help="See what happens inside a neural network while it trains: one histogram per layer and batch.",
-    no_args_is_help=True,
+    help="See what happens inside a neural network while it trains: the histogram of every layer in every batch.\n\n"
+    'Record with colordim.record(model, folder="runs/lenet"), then look at the run with these commands.',
+    cls=taught_group(
+        "",
+        ("demo", "Trains two small networks on real digits, badly and well, and opens the picture."),
+        ("view runs", "Opens the runs below runs/ in the browser, also while they train."),
+        ("diagnose runs/lenet", "Says what is wrong with a run, since when, why, and what to try."),
+        ("show runs/lenet --terminal", "Draws it right here, as over ssh."),
+    ),
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -81,6 +88,8 @@ class Parts(Enum):
 class UsageError(ColordimError, ValueError):
     """Options that do not go together, or a value that an option does not take."""
 
+    page = "kinds"
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, what a command says, or 1 with one sentence on stderr."""
@@ -91,9 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = typer.main.get_command(app)
     warnings.showwarning = _show_warning
     try:
-        code = command.main(args=arguments, prog_name="colordim", standalone_mode=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        code = command.main(args=given or ["--help"], prog_name="colordim", standalone_mode=False)
     except ColordimError as error:
-        _fail(str(error))
+        _fail(str(error), page=error.page)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped.", 130)
     except BrokenPipeError:  # the reader of `colordim show ... | head` has seen enough
@@ -107,9 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if message is None:
             raise
         text = str(message()).strip()
-        if not text:  # no arguments at all: the help has been printed
-            sys.exit(0)
-        _fail(text if text.endswith("?") else f"{text.rstrip('.')}: colordim --help lists what there is.")
+        asked = getattr(getattr(error, "ctx", None), "command_path", "colordim")
+        _fail(text if text.endswith("?") else f"{text.rstrip('.')}: {asked} --help lists what there is.")
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -125,15 +134,13 @@ def _show_warning(
     sys.stderr.write(f"colordim: {message}\n")
 
 
-def _fail(message: str, code: int = 1) -> None:
+def _fail(message: str, code: int = 1, page: str = "") -> None:
     # Not through Rich: a path in a sentence must not be broken into lines.
     sys.stderr.write(f"colordim: {message}\n")
+    if page:
+        more = f"More: colordim docs {page}"
+        sys.stderr.write(f"{typer.style(more, dim=True) if sys.stderr.isatty() else more}\n")
     sys.exit(code)
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
-    return Console(width=width, highlight=False, soft_wrap=False)
 
 
 def _print_version(asked: bool) -> None:
@@ -153,7 +160,6 @@ def _root(
     pass
 
 
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the two runs, the picture and the guide.")] = Path(
         "colordim-demo"
@@ -171,12 +177,11 @@ def demo(
         ) from None
     from colordim.demo.play import play
 
-    play(out, _console(), epochs=epochs, seed=seed, show=show)
+    play(out, make_console(), epochs=epochs, seed=seed, show=show)
 
 
-@app.command()
 def doctor(
-    run: Annotated[Path | None, typer.Argument(help="A run whose files are all to be checked.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run whose files are all to be checked.")] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Mend the run: sum levels up again, remove what is half written.")
     ] = False,
@@ -187,12 +192,14 @@ def doctor(
     """Say what counts on this machine, and why; or whether a run is whole."""
     if run is None:
         if repair:
-            raise UsageError("--repair needs a run: name its folder.")
+            raise UsageError("--repair needs a run: name its folder.", page="performance#the-kernel")
         from colordim.doctor import examine
 
         raise typer.Exit(examine(gpu, typer.echo))
     if gpu:
-        raise UsageError("--gpu checks this machine and not a run: leave one of them out.")
+        raise UsageError(
+            "--gpu checks this machine and not a run: leave one of them out.", page="performance#the-kernel"
+        )
     raise typer.Exit(_check_run(run, repair))
 
 
@@ -216,134 +223,38 @@ def _check_run(run: Path, repair: bool) -> int:
     return 1 if findings else 0
 
 
-@app.command("ls")
-def list_runs(
-    name: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder with runs in it, however deep.")] = ".",
-    query: Annotated[
-        str | None,
-        typer.Option(help="SQL over all of them: views batches, moments, columns, units, streams (docs/queries.md)."),
-    ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print the answer to the query as CSV.")] = False,
-) -> None:
-    """List the runs in a folder, or query them."""
-    from rich.progress import track
-    from rich.table import Table
-
-    import colordim
-    from colordim.store.description import find_runs
-    from colordim.store.place import is_url
-
-    console = _console()
-    if is_url(name):
-        raise UsageError(f"ls lists folders of this machine: colordim show takes an address, that of a run in {name}.")
-    folder = Path(name)
-    if not folder.exists():
-        raise UsageError(f"there is no folder {folder}: name one that holds runs.")
-    if csv and query is None:
-        raise UsageError("--csv is for the answer to a query: add --query, or leave it out.")
-    if query is not None:
-        _print_answer(folder, query, csv, console)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, right in _COLUMNS:
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-    paths = find_runs(folder)
-    if not paths:
-        raise UsageError(f"there are no runs in {folder}: record one with colordim.record(model, folder=...).")
-    for path in track(paths, "Reading", console=console, transient=True, disable=not console.is_terminal):
-        try:
-            table.add_row(*_row(colordim.open(path), path, folder))
-        except ColordimError as error:
-            table.add_row(_relative(path, folder), "[red]unreadable[/red]", *[""] * (len(_COLUMNS) - 2))
-            console.print(f"[dim]{error}[/dim]", soft_wrap=True)
-    console.print(table)
-
-
-_COLUMNS = (
-    ("run", False), ("state", False), ("train", True), ("valid", True), ("epochs", True),
-    ("streams", True), ("last loss", True), ("created", False), ("size", True),
-)  # fmt: skip
-
-
-def _print_answer(folder: Path, sql: str, as_csv: bool, console: Console) -> None:
-    import csv
-
-    from rich.table import Table
-    from rich.text import Text
-
-    from colordim import fleet
-
-    answer = fleet.query(folder, sql)
-    if as_csv:
-        csv.writer(sys.stdout, lineterminator="\n").writerows([answer.columns, *answer.rows])
-    else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for i, name in enumerate(answer.columns):
-            numbers = all(isinstance(row[i], (int, float)) for row in answer.rows)
-            table.add_column(Text(name), justify="right" if numbers else "left")
-        for row in answer.rows:
-            table.add_row(*(Text(_cell(value)) for value in row))
-        console.print(table)
-    for note in answer.notes:
-        sys.stderr.write(f"colordim: {note}\n")
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _row(run: Run, path: Path, folder: Path) -> list[str]:
-    from colordim import listing
-
-    found, files = listing.summary(run), listing.files_of(path)
-    return [
-        _relative(path, folder),
-        _state(found.ended, listing.state(found.ended, files.written)),
-        f"{found.batches['train']:,}",
-        f"{found.batches['valid']:,}",
-        str(found.epochs),
-        str(found.streams),
-        "" if found.last_loss is None else f"{found.last_loss:.4g}",
-        "" if found.created is None else datetime.fromtimestamp(found.created).strftime("%Y-%m-%d %H:%M"),
-        _bytes(files.size),
-    ]
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder)) if path != folder and path.is_relative_to(folder) else str(path)
-
-
-def _state(ended: str | None, state: str) -> str:
-    if ended not in (None, "stopped"):
-        return f"[yellow]ended: {ended}[/yellow]"
-    return {"live": "[green]live[/green]", "cut off": "[yellow]cut off[/yellow]"}.get(state, state)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
-
-
-@app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="Folder of a run, or its address, such as s3://bucket/run.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Folder of a run, or its address, such as s3://bucket/run.")
+    ],
     layer: Annotated[list[str] | None, typer.Option(help="Layer name or pattern, such as 'conv*'; repeatable.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write: .png, .svg or .pdf.")] = None,
-    chart: Annotated[Charts, typer.Option(help="Which chart.")] = Charts.colorful,
-    kind: Annotated[Kinds | None, typer.Option(help="Of what; activations by default.", show_default=False)] = None,
-    phase: Annotated[Phases | None, typer.Option(help="Which batches; train by default.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write: .png, .svg or .pdf; by default NAME-CHART.png here.")
+    ] = None,
+    chart: Annotated[
+        Charts, typer.Option(metavar="CHART", help="colorful, twin_peaks, dead, profile, updates or scalars.")
+    ] = Charts.colorful,
+    kind: Annotated[
+        Kinds | None,
+        typer.Option(
+            metavar="KIND",
+            help="activation (the default), gradient, weight, weight_gradient or update.",
+            show_default=False,
+        ),
+    ] = None,
+    phase: Annotated[
+        Phases | None, typer.Option(metavar="PHASE", help="train (the default) or valid.", show_default=False)
+    ] = None,
     window: Annotated[
         str | None,
         typer.Option(
-            help="Values on show: shared (of activations the default), own (of other kinds), symlog, or LO,HI."
+            metavar="WINDOW",
+            help="Values on show: shared (of activations the default), own (of other kinds), symlog, or LO,HI.",
         ),
     ] = None,
-    by: Annotated[Parts | None, typer.Option(help="Draw one layer with its classes.")] = None,
+    by: Annotated[Parts | None, typer.Option(metavar="PART", help="class: draw one layer with its classes.")] = None,
     color: Annotated[
-        Colors | None, typer.Option(help="Colour by the share of the layer's values (the default), or by their count.")
+        Colors | None, typer.Option(metavar="BY", help="share of the layer's values (the default), or their count.")
     ] = None,
     mean: Annotated[bool, typer.Option("--mean", help="Draw the mean and mean ± std.")] = False,
     profiles: Annotated[bool, typer.Option("--profiles", help="Draw the average profile of each epoch.")] = False,
@@ -356,7 +267,7 @@ def show(
     import colordim
     from colordim.asking import file_name
 
-    console = _console()
+    console = make_console()
     opened = colordim.open(run)
     asked: dict[str, Any] = {
         "kind": kind and kind.value, "phase": phase and phase.value, "window": window and parse_window(window),
@@ -498,10 +409,44 @@ def _windows(run: Run, streams: Sequence[Stream], phase: Any, window: str | tupl
     return [windows.symmetric(windows.shared_half_width(halves))] * len(streams)
 
 
-judging.add_commands(app)
-exchange.add_commands(app)
-reporting.add_commands(app)
-viewing.add_commands(app)
+_BEGIN, _LOOK, _JUDGE, _EXCHANGE, _CHECK = "Begin", "Look", "Judge", "Bring to other tools, and from them", "Check"
+
+# In the order in which the help lists them.
+app.command(
+    rich_help_panel=_BEGIN,
+    cls=taught(
+        "diagnose",
+        ("demo", "Trains both networks, writes into colordim-demo/ and opens the picture."),
+        ("demo --out /tmp/demo --epochs 3 --no-open", "A shorter training, elsewhere, without a display."),
+        ("diagnose colordim-demo/bad", "Then asks why the bad one is bad."),
+    ),
+)(demo)
+teaching.add_commands(app, _BEGIN)
+viewing.add_commands(app, _LOOK)
+app.command(
+    rich_help_panel=_LOOK,
+    cls=taught(
+        "kinds",
+        ("show runs/lenet", "Draws all layers into lenet-colorful.png here."),
+        ("show runs/lenet --terminal --layer 'conv*'", "Draws some layers right here, as text."),
+        ("show runs/lenet --kind gradient --out gradients.svg", "Draws the gradients, if they were recorded."),
+        ("show s3://bucket/runs/lenet --chart dead", "Draws the dead units of a run in an object store."),
+    ),
+)(show)
+reporting.add_commands(app, _LOOK)
+inventory.add_commands(app, _LOOK)
+judging.add_commands(app, _JUDGE)
+exchange.add_commands(app, _EXCHANGE)
+app.command(
+    rich_help_panel=_CHECK,
+    cls=taught(
+        "performance#the-kernel",
+        ("doctor", "Says whether the compiled kernel counts here, and what the GPU would take."),
+        ("doctor runs/lenet", "Reads the whole run, and compares every checksum and every sum."),
+        ("doctor runs/lenet --repair", "Mends what can be mended without a loss."),
+        ("doctor --gpu", "Checks and times counting on the GPU."),
+    ),
+)(doctor)
 
 if __name__ == "__main__":
     main()

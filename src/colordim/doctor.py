@@ -97,10 +97,13 @@ def _require_gpu() -> None:
         import torch
     except ImportError:
         raise DependencyError(
-            'a GPU is examined with PyTorch, which is not installed: pip install "colordim[torch]".'
+            'a GPU is examined with PyTorch, which is not installed: pip install "colordim[torch]".',
+            page="performance#gpu",
         ) from None
     if not torch.cuda.is_available():
-        raise NoGPUError(f"there is no GPU to examine: torch {torch.__version__} sees no CUDA device here.")
+        raise NoGPUError(
+            f"there is no GPU to examine: torch {torch.__version__} sees no CUDA device here.", page="performance#gpu"
+        )
 
 
 def _machine() -> Iterator[tuple[str, str]]:

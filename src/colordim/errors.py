@@ -19,47 +19,87 @@ __all__ = [
     "StreamError",
     "TrainingStopped",
     "warn",
+    "with_page",
 ]
 
 
 class ColordimError(Exception):
-    """Base of all errors that colordim raises; the message is one sentence with the way out."""
+    """Base of all errors that colordim raises; the message is one sentence with the way out.
+
+    Parameters
+    ----------
+    *args : object
+        The sentence.
+    page : str, optional
+        Where this one is explained, if there is a better place than that of its class.
+
+    Attributes
+    ----------
+    page : str
+        Page of the manual, with or without a heading: ``colordim docs PAGE`` shows it. Tracebacks say so in a note.
+    """
+
+    page = "pitfalls"
+
+    def __init__(self, *args: object, page: str = "") -> None:
+        super().__init__(*args)
+        if page:
+            self.page = page
+        self.add_note(f"More: colordim docs {self.page}")
 
 
 class ArgumentError(ColordimError, ValueError):
     """An argument outside its domain: an unknown phase, a batch interval below one."""
 
+    page = "architecture"
+
 
 class AxisError(ColordimError, ValueError):
     """A histogram axis that cannot be: ``lo >= hi``, zero bins, or two axes that do not merge."""
+
+    page = "architecture#from-a-tensor-to-a-row-binning"
 
 
 class SelectionError(ColordimError, ValueError):
     """A layer selection that matches nothing, or a model without anything to record."""
 
+    page = "pitfalls"
+
 
 class RecordingError(ColordimError, RuntimeError):
     """A recording used against its order: started twice, a window inside a window."""
+
+    page = "architecture#from-rows-to-batches-recording"
 
 
 class StoreError(ColordimError, OSError):
     """A run folder that cannot be created or written, or a run in an object store that cannot be reached."""
 
+    page = "architecture#from-batches-to-a-folder-store"
+
 
 class NotARunError(ColordimError, FileNotFoundError):
     """A path or address that holds no colordim run."""
+
+    page = "architecture#from-batches-to-a-folder-store"
 
 
 class FormatError(ColordimError, ValueError):
     """A run of a newer schema, or a file of a run that is damaged."""
 
+    page = "architecture#from-batches-to-a-folder-store"
+
 
 class StreamError(ColordimError, LookupError):
     """A stream name, pattern or index that the run does not have."""
 
+    page = "architecture#from-a-folder-to-arrays-runpy"
+
 
 class DependencyError(ColordimError, ImportError):
     """An optional package that is needed for what was asked and is not installed."""
+
+    page = "architecture"
 
 
 class TrainingStopped(ColordimError, RuntimeError):  # noqa: N818  # not an error: what on_finding="stop" asks for
@@ -71,8 +111,10 @@ class TrainingStopped(ColordimError, RuntimeError):  # noqa: N818  # not an erro
         The problem.
     """
 
-    def __init__(self, sentence: str, finding: object = None) -> None:
-        super().__init__(sentence)
+    page = "diagnose#while-it-trains"
+
+    def __init__(self, sentence: str, finding: object = None, page: str = "") -> None:
+        super().__init__(sentence, page=page)
         self.finding = finding
 
 
@@ -84,9 +126,14 @@ class ColordimWarning(UserWarning):
 _NOT_THE_USERS = frozenset({"colordim", "torch", "contextlib"})
 
 
-def warn(sentence: str) -> None:
-    """Issue a :class:`ColordimWarning` that points at the line of the user's code that led here."""
+def with_page(sentence: str, page: str) -> str:
+    """Return a sentence that ends with the page of the manual that explains it, if there is one."""
+    return f"{sentence} [colordim docs {page}]" if page else sentence
+
+
+def warn(sentence: str, page: str = "") -> None:
+    """Issue a :class:`ColordimWarning` that points at the line of the user's code that led here, and names the page that explains it."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USERS:
         level, frame = level + 1, frame.f_back
-    warnings.warn(sentence, ColordimWarning, stacklevel=level)
+    warnings.warn(with_page(sentence, page), ColordimWarning, stacklevel=level)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colordim.errors import ArgumentError
+from colordim.teaching import taught
 
 if TYPE_CHECKING:
     from colordim.publish.target import Target
@@ -34,17 +35,37 @@ class Kinds(Enum):
     update = "update"
 
 
-def add_commands(app: typer.Typer) -> None:
+def add_commands(app: typer.Typer, group: str) -> None:
     """Add ``export`` and ``import`` to a command line."""
-    app.command("export")(_export)
-    app.command("import")(_import)
+    exports = taught(
+        "exports",
+        (
+            "export runs/lenet --to tensorboard",
+            "Writes lenet-tensorboard/ here: tensorboard --logdir lenet-tensorboard",
+        ),
+        ("export runs/lenet --to csv --out tables --every-batch", "Writes tables, an epoch and a batch a row."),
+        ("export runs/lenet --to wandb --project lessons", "Makes a run of W&B of it; WANDB_MODE=offline works."),
+    )
+    imports = taught(
+        "exports#import",
+        ("import logs/keras -o runs/keras", "Makes a run of the histograms in TensorBoard's event files."),
+        (
+            "import logs/torch -o runs/torch --kind weight --range=-1,1",
+            "Says what they are of, and on which bins: 200 equal ones.",
+        ),
+    )
+    app.command("export", rich_help_panel=group, cls=exports)(_export)
+    app.command("import", rich_help_panel=group, cls=imports)(_import)
 
 
 def _export(
-    run: Annotated[str, typer.Argument(help="Folder of a run, or its address.")],
-    to: Annotated[Targets, typer.Option(help="Where to.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its address.")],
+    to: Annotated[Targets, typer.Option(metavar="WHERE", help="tensorboard, wandb or csv.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write into; by default RUN-tensorboard or RUN-csv here.")
+        Path | None,
+        typer.Option(
+            help="Folder to write into; by default NAME-tensorboard or NAME-csv here, NAME being that of the run's folder."
+        ),
     ] = None,
     every_batch: Annotated[bool, typer.Option("--every-batch", help="csv: also a row for every batch.")] = False,
     project: Annotated[str | None, typer.Option(help="wandb: the project.")] = None,
@@ -59,14 +80,18 @@ def _export(
     from colordim.publish.target import target
 
     if to is not Targets.csv and every_batch:
-        raise ArgumentError("--every-batch is of --to csv: leave it out, or export to csv.")
+        raise ArgumentError("--every-batch is of --to csv: leave it out, or export to csv.", page="exports")
     if to is not Targets.wandb and (project or name):
-        raise ArgumentError("--project and --name are of --to wandb: leave them out, or export to wandb.")
+        raise ArgumentError(
+            "--project and --name are of --to wandb: leave them out, or export to wandb.", page="exports"
+        )
     opened = colordim.open(run)
     chosen: Target
     if to is Targets.wandb:
         if out is not None:
-            raise ArgumentError("--out is not of --to wandb, which writes where WANDB_DIR says: leave it out.")
+            raise ArgumentError(
+                "--out is not of --to wandb, which writes where WANDB_DIR says: leave it out.", page="exports"
+            )
         target("wandb")  # says what to install
         from colordim.publish.wandb import Wandb
 
@@ -75,7 +100,9 @@ def _export(
         folder = out or Path(f"{Path(run).name or Path(run).resolve().name}-{to.value}")
         where = str(folder)
         if to is Targets.tensorboard and any(folder.glob("*tfevents*")):
-            raise ArgumentError(f"{folder} holds events already, and these would be mixed: name another --out.")
+            raise ArgumentError(
+                f"{folder} holds events already, and these would be mixed: name another --out.", page="exports"
+            )
         chosen = target(f"{to.value}:{folder}")
         if every_batch:
             from colordim.publish.csv import Csv
@@ -86,9 +113,11 @@ def _export(
 
 
 def _import(
-    folder: Annotated[Path, typer.Argument(help="With event files of TensorBoard.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="With event files of TensorBoard.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run, to be created.")],
-    kind: Annotated[Kinds, typer.Option(help="What the histograms are of.")] = Kinds.activation,
+    kind: Annotated[
+        Kinds, typer.Option(metavar="KIND", help="Of what: activation, gradient, weight, weight_gradient or update.")
+    ] = Kinds.activation,
     range_: Annotated[
         str | None, typer.Option("--range", help="LO,HI of equal bins; by default buckets over every magnitude.")
     ] = None,
@@ -103,10 +132,14 @@ def _import(
         try:
             low, high = (float(part) for part in range_.split(","))
         except ValueError:
-            raise ArgumentError(f"--range {range_} is no range: take two numbers, as --range=-10,10.") from None
+            raise ArgumentError(
+                f"--range {range_} is no range: take two numbers, as --range=-10,10.", page="exports#import"
+            ) from None
         axis = LinearAxis(low, high, bins or 200)
     elif bins is not None:
-        raise ArgumentError("--bins needs a range: add one such as --range=-10,10, or leave it out.")
+        raise ArgumentError(
+            "--bins needs a range: add one such as --range=-10,10, or leave it out.", page="exports#import"
+        )
     run = import_tensorboard(folder, out, axis=axis, kind=kind.value)
     steps = len(run.batches["batch"])
     typer.echo(f"Wrote {len(run.streams)} streams, {steps} batch{'' if steps == 1 else 'es'}, to {out}")

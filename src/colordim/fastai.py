@@ -12,7 +12,7 @@ try:
     import fastai  # noqa: F401
 except ModuleNotFoundError as error:
     raise DependencyError(
-        'colordim.fastai needs fastai, which is not installed: pip install "colordim[fastai]".'
+        'colordim.fastai needs fastai, which is not installed: pip install "colordim[fastai]".', page="fastai"
     ) from error
 
 from colordim.integrations.fastai.callback import RecordingCallback

@@ -89,7 +89,9 @@ def query(folder: Path, sql: str) -> Answer:
     try:
         import duckdb
     except ImportError:
-        raise DependencyError('a query needs DuckDB, which is not installed: pip install "colordim[query]".') from None
+        raise DependencyError(
+            'a query needs DuckDB, which is not installed: pip install "colordim[query]".', page="queries#fleets"
+        ) from None
 
     found = _find(folder)
     # A name that is no view must be an error, not a variable of ours.
@@ -104,7 +106,9 @@ def query(folder: Path, sql: str) -> Answer:
         except duckdb.Error as error:
             said = " ".join(str(error).partition("\nLINE ")[0].split()).rstrip(".!")
             views = ", ".join((*VIEWS, "streams"))
-            raise ArgumentError(f"the query failed: {said}; there are the views {views}.") from None
+            raise ArgumentError(
+                f"the query failed: {said}; there are the views {views}.", page="queries#fleets"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,8 @@ def _find(folder: Path) -> _Found:
                         found.parts[view].append(_Part(file, name, rank, first))
     if not found.parts["batches"]:
         raise NotARunError(
-            f"none of the {len(runs)} runs in {folder} has a sealed segment: a recording seals when it ends, or after 64 MB."
+            f"none of the {len(runs)} runs in {folder} has a sealed segment: a recording seals when it ends, or after 64 MB.",
+            page="queries#fleets",
         )
     if unsealed:
         found.notes.append(
@@ -185,7 +190,9 @@ def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path.absolute()).remove_metadata()
     except (OSError, pa.ArrowException) as error:
-        raise FormatError(f"{path} is damaged ({error}): move its run aside, or restore it from a copy.") from None
+        raise FormatError(
+            f"{path} is damaged ({error}): move its run aside, or restore it from a copy.", page="queries#fleets"
+        ) from None
 
 
 def _dataset(view: str, parts: Sequence[_Part]) -> Any:

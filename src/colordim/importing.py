@@ -96,14 +96,17 @@ def import_tensorboard(
         If `out` cannot be written, or holds something already.
     """
     if kind not in KINDS:
-        raise ArgumentError(f"{kind!r} is no kind: take one of {', '.join(KINDS)}.")
+        raise ArgumentError(f"{kind!r} is no kind: take one of {', '.join(KINDS)}.", page="exports#import")
     folder, axis = Path(folder), axis or SignedLogAxis()
     found: dict[tuple[Phase, str, Kind], list[_Histogram]] = {}
     for phase, path in _folders(folder):
         for tag, histograms in _read(path):
             found.setdefault(_named(tag, phase, kind), []).extend(histograms)
     if not any(found.values()):
-        raise ArgumentError(f"{folder} holds no histograms of TensorBoard: name a folder with event files that do.")
+        raise ArgumentError(
+            f"{folder} holds no histograms of TensorBoard: name a folder with event files that do.",
+            page="exports#import",
+        )
     info = {
         "name": name or folder.resolve().name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -149,7 +152,9 @@ def spread(lefts: FloatArray, rights: FloatArray, counts: FloatArray, edges: Flo
 def _folders(folder: Path) -> list[tuple[Phase, Path]]:
     """Return the folders with event files of one training, and their phases."""
     if not folder.is_dir():
-        raise ArgumentError(f"there is no folder {folder}: name one with event files of TensorBoard.")
+        raise ArgumentError(
+            f"there is no folder {folder}: name one with event files of TensorBoard.", page="exports#import"
+        )
     if any(folder.glob("*tfevents*")):
         return [("train", folder)]
     below = sorted({path.parent for path in folder.rglob("*tfevents*")})
@@ -159,7 +164,7 @@ def _folders(folder: Path) -> list[tuple[Phase, Path]]:
     known = [(phase, path) for phase, path in zip(phases, below, strict=True) if phase]
     if len(known) < len(below) or len({phase for phase, _ in known}) < len(known):
         names = ", ".join(str(path.relative_to(folder)) for path in below[:4])
-        raise ArgumentError(f"{folder} holds several trainings ({names}): name one of them.")
+        raise ArgumentError(f"{folder} holds several trainings ({names}): name one of them.", page="exports#import")
     return known
 
 
@@ -170,7 +175,8 @@ def _read(folder: Path) -> Iterator[tuple[str, list[_Histogram]]]:
         from tensorboard.util.tensor_util import make_ndarray
     except ImportError:
         raise DependencyError(
-            'importing from TensorBoard needs tensorboard, which is not installed: pip install "colordim[tensorboard]".'
+            'importing from TensorBoard needs tensorboard, which is not installed: pip install "colordim[tensorboard]".',
+            page="exports#import",
         ) from None
     everything = {"histograms": 0, "tensors": 0, "compressedHistograms": 1, "images": 1, "audio": 1, "scalars": 1}
     events = EventAccumulator(str(folder), size_guidance=everything).Reload()
@@ -242,7 +248,9 @@ def _write(writer: FolderWriter, found: Mapping[tuple[Phase, str, Kind], list[_H
     finally:
         writer.close("stopped")
     if writer.dropped:
-        raise StoreError(f"{writer.path} could not be written: {writer.dropped} steps are missing.")
+        raise StoreError(
+            f"{writer.path} could not be written: {writer.dropped} steps are missing.", page="exports#import"
+        )
 
 
 def _row(histogram: _Histogram, edges: FloatArray) -> tuple[IntArray, tuple[float, ...]]:

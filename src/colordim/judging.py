@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from colordim.teaching import taught
+
 if TYPE_CHECKING:
     from colordim.diagnosis import Diagnosis
 
@@ -29,22 +31,27 @@ class FailOn(Enum):
     never = "never"
 
 
-_HELP = """Say what is wrong with a run, where, since when, and what to try.
-
-\b
-colordim diagnose runs/lenet
-colordim diagnose runs/a runs/b --json               # for programs
-colordim diagnose runs/lenet --fail-on warning       # in CI
-colordim diagnose runs/lenet --mute 'dead-units:features.*'
-
-The exit status is 0, or by the worst finding: 4 for a problem; 3 for a warning and 2 for a note if --fail-on asks for them;
-1 if a run cannot be read. What pyproject.toml mutes, as mute = ["massive-activations"] under tool.colordim, is muted as well.
-"""
+_HELP = (
+    "Say what is wrong with a run, where, since when, and what to try.\n\n"
+    "The exit status is 0, or by the worst finding: 4 for a problem; 3 for a warning and 2 for a note if --fail-on asks for "
+    "them; 1 if a run cannot be read. What the nearest pyproject.toml mutes is muted as well."
+)
 
 
-def add_commands(app: typer.Typer) -> None:
+def add_commands(app: typer.Typer, group: str) -> None:
     """Add ``diagnose`` to a command line."""
-    app.command("diagnose", help=_HELP)(_diagnose)
+    app.command(
+        "diagnose",
+        help=_HELP,
+        rich_help_panel=group,
+        cls=taught(
+            "diagnose",
+            ("diagnose runs/lenet", "Names the cause, the layers, the batches, and what to try; also while it trains."),
+            ("diagnose runs/a runs/b --json", "For programs: a list; of one run an object."),
+            ("diagnose runs/lenet --fail-on warning", "In CI: exit status 3 or 4 unless the run is healthy."),
+            ("diagnose runs/lenet --mute 'dead-units:features.*'", "Without what is as it should be."),
+        ),
+    )(_diagnose)
 
 
 def _diagnose(
@@ -53,7 +60,12 @@ def _diagnose(
     mute: Annotated[
         list[str] | None, typer.Option(help="A symptom, or symptom:layer, not to be looked for; repeatable.")
     ] = None,
-    fail_on: Annotated[FailOn, typer.Option(help="From which severity on the exit status is not 0.")] = FailOn.problem,
+    fail_on: Annotated[
+        FailOn,
+        typer.Option(
+            metavar="SEVERITY", help="From which on the exit status is not 0: problem, warning, note or never."
+        ),
+    ] = FailOn.problem,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also say what was not judged, and what to record for it.")
     ] = False,

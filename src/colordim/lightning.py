@@ -6,7 +6,7 @@ try:
     from colordim.integrations.lightning import ColorDim
 except ModuleNotFoundError as error:
     raise DependencyError(
-        'colordim.lightning needs PyTorch, which is not installed: pip install "colordim[lightning]".'
+        'colordim.lightning needs PyTorch, which is not installed: pip install "colordim[lightning]".', page="lightning"
     ) from error
 
 __all__ = ["ColorDim"]

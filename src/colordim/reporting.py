@@ -7,16 +7,27 @@ from typing import Annotated
 
 import typer
 
+from colordim.teaching import taught
+
 __all__ = ["add_commands"]
 
 
-def add_commands(app: typer.Typer) -> None:
+def add_commands(app: typer.Typer, group: str) -> None:
     """Add ``report`` to a command line."""
-    app.command("report")(_report)
+    app.command(
+        "report",
+        rich_help_panel=group,
+        cls=taught(
+            "report",
+            ("report runs/lenet", "Writes lenet-report.html here, to be sent or kept."),
+            ("report runs/lenet -o lenet.html --layer 'conv*'", "Some layers, in a file of that name."),
+            ("report runs/lenet --exact --columns 2000", "Every count exactly, and finer columns: a larger file."),
+        ),
+    )(_report)
 
 
 def _report(
-    run: Annotated[str, typer.Argument(help="Folder of a run, or its address.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or its address.")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write; by default NAME-report.html here.")
     ] = None,

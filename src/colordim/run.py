@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.column import COUNTERS, MOMENTS, OF_PARAMETERS, PHASES, Kind, Phase, Stream, Units
-from colordim.errors import ArgumentError, StreamError, warn
+from colordim.errors import ArgumentError, FormatError, StreamError, warn
 from colordim.store.base import Block, Reader
 from colordim.store.pyramid import FACTOR, coarsest_level
 
@@ -273,7 +273,8 @@ class Run:
             finest = self.finest(phase, first)
             self._tell(
                 f"{phase} batches before {self.kept(phase, level)} were dropped at level {level}, to keep within "
-                f"max_bytes, and are left out: ask for level={finest}, which has them all."
+                f"max_bytes, and are left out: ask for level={finest}, which has them all.",
+                "queries#what-is-where",
             )
         if level and (single := self.kept(phase, 0)) > first:
             # A sum cannot be taken apart any more.
@@ -338,7 +339,9 @@ class Run:
             Without windows if the units of that layer are not recorded.
         """
         if phase not in PHASES:
-            raise ArgumentError(f"{phase!r} is not a phase: take one of {', '.join(PHASES)}.")
+            raise ArgumentError(
+                f"{phase!r} is not a phase: take one of {', '.join(PHASES)}.", page="facts#which-units-are-dead"
+            )
         found = self.stream(stream)
         windows = list(self._reader.units(found, phase))
         if not windows:  # an activation function stands for the layer before it, if there is only one
@@ -375,10 +378,14 @@ class Run:
         if not len(windows):
             raise StreamError(
                 f"the {phase} batches hold nothing about the units of {self.stream(layer).name!r}: they are judged on the "
-                "activation function that follows, which has to be a recorded module (nn.ReLU(), not F.relu)."
+                "activation function that follows, which has to be a recorded module (nn.ReLU(), not F.relu).",
+                page="facts#which-units-are-dead",
             )
         if not -len(windows) <= window < len(windows):
-            raise ArgumentError(f"window={window} cannot be: there are {len(windows)}, from 0 to {len(windows) - 1}.")
+            raise ArgumentError(
+                f"window={window} cannot be: there are {len(windows)}, from 0 to {len(windows) - 1}.",
+                page="facts#which-units-are-dead",
+            )
         return np.flatnonzero(~windows.active[window])
 
     def overview(self, stream: StreamKey, columns: int = 1000, phase: Phase = "train") -> Block:
@@ -402,13 +409,13 @@ class Run:
 
     def _tell_problems(self) -> None:
         for sentence in self._reader.problems:
-            self._tell(sentence)
+            self._tell(sentence, "ranks#what-is-read" if sentence.startswith("rank ") else FormatError.page)
 
-    def _tell(self, sentence: str) -> None:
+    def _tell(self, sentence: str, page: str) -> None:
         """Warn of something, once."""
         if sentence not in self._told:
             self._told.add(sentence)
-            warn(sentence)
+            warn(sentence, page)
 
     def _extent(self, phase: Phase) -> tuple[int, int]:
         if phase not in PHASES:

@@ -15,6 +15,7 @@ from colordim.errors import ArgumentError
 from colordim.opener import open_for_user
 from colordim.store import files
 from colordim.store.place import is_url
+from colordim.teaching import taught
 
 if TYPE_CHECKING:
     from colordim.web.catalogue import Catalogue
@@ -23,24 +24,40 @@ __all__ = ["add_commands"]
 
 _Port = Annotated[
     int | None,
-    typer.Option(min=0, max=65535, help="Where to listen; 8765 or the next free one by default, 0 for any."),
+    typer.Option(
+        min=0, max=65535, metavar="PORT", help="Where to listen; 8765 or the next free one by default, 0 for any."
+    ),
 ]
-_Host = Annotated[str, typer.Option(help="Address to listen at; others than 127.0.0.1 let other machines in.")]
+_Host = Annotated[
+    str, typer.Option(metavar="HOST", help="Address to listen at; others than 127.0.0.1 let other machines in.")
+]
 _AllowHost = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Name under which the server is reached too; repeatable.")
 ]
 _AllowOrigin = Annotated[
     list[str] | None,
-    typer.Option(metavar="URL", help="Of a proxy that shows the page, as https://hub.example.org; repeatable."),
+    typer.Option(metavar="URL", help="Address of a proxy that shows the page; repeatable."),
 ]
-_Prefix = Annotated[str, typer.Option(help="Path under which a proxy shows the page, as /user/me/proxy/8765.")]
+_Prefix = Annotated[str, typer.Option(metavar="PATH", help="Path under which a proxy shows the page.")]
 _Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page, where there is a display.")]
 
 
-def add_commands(app: typer.Typer) -> None:
+def add_commands(app: typer.Typer, group: str) -> None:
     """Add ``view`` and ``compare`` to a command line."""
-    app.command("view")(_view)
-    app.command("compare")(_compare)
+    views = taught(
+        "view",
+        ("view", "Shows all runs below this folder, also those that begin later."),
+        ("view runs/lenet --port 9000", "Shows one run, at a port that is always the same."),
+        ("view runs --no-browser", "On a machine without a display: prints the link, and over ssh the ssh -L line."),
+        ("view --allow-origin https://hub.org --path-prefix /hub/me/8765", "Behind JupyterHub's proxy."),
+    )
+    compares = taught(
+        "view",
+        ("compare runs/slow runs/fast", "Shows two runs side by side, and their difference."),
+        ("compare runs/slow runs/fast --no-browser --port 0", "Prints the link only, of any port that is free."),
+    )
+    app.command("view", rich_help_panel=group, cls=views)(_view)
+    app.command("compare", rich_help_panel=group, cls=compares)(_compare)
 
 
 def _view(
@@ -78,13 +95,17 @@ def _compare(
     paths = [Path(os.path.realpath(_folder(name))) for name in (first, second)]
     for path in paths:
         if not (path / files.RUN).exists():
-            raise ArgumentError(f"{path} is not a run, as it holds no {files.RUN}: colordim ls lists runs.")
+            raise ArgumentError(
+                f"{path} is not a run, as it holds no {files.RUN}: colordim ls lists runs.", page="view"
+            )
     if paths[0] == paths[1]:
-        raise ArgumentError(f"{first} and {second} are the same run: name two.")
+        raise ArgumentError(f"{first} and {second} are the same run: name two.", page="view")
     try:
         root = Path(os.path.commonpath(paths))
     except ValueError:
-        raise ArgumentError(f"{first} and {second} are on different drives: copy one beside the other.") from None
+        raise ArgumentError(
+            f"{first} and {second} are on different drives: copy one beside the other.", page="view"
+        ) from None
     names = [path.relative_to(root).as_posix() for path in paths]
     fragment = f"#run={quote(names[0], safe='/')}&with={quote(names[1], safe='/')}"
     _serve(Catalogue(root, names), fragment, port, host, allow_host, allow_origin, path_prefix, browser)
@@ -92,12 +113,14 @@ def _compare(
 
 def _folder(name: str) -> Path:
     if is_url(name):
-        raise ArgumentError(f"{name} is an address, and the viewer shows folders of this machine: copy the run to it.")
+        raise ArgumentError(
+            f"{name} is an address, and the viewer shows folders of this machine: copy the run to it.", page="view"
+        )
     path = Path(name)
     if not path.exists():
-        raise ArgumentError(f"there is no folder {name}: check the path.")
+        raise ArgumentError(f"there is no folder {name}: check the path.", page="view")
     if not path.is_dir():
-        raise ArgumentError(f"{name} is a file: give the folder of a run, or one with runs in it.")
+        raise ArgumentError(f"{name} is a file: give the folder of a run, or one with runs in it.", page="view")
     return path
 
 

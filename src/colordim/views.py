@@ -189,11 +189,14 @@ class Run(colordim.run.Run):
         if not with_parts:
             name = asked.streams[-1].name
             raise StreamError(
-                f'no classes of {name!r} were recorded: pass facets={{"{name}": "class"}} to colordim.record.'
+                f'no classes of {name!r} were recorded: pass facets={{"{name}": "class"}} to colordim.record.',
+                page="facets",
             )
         if len(with_parts) > 1 or len(asked.phases) > 1:
             names = ", ".join(repr(stream.name) for stream, _ in with_parts)
-            raise ArgumentError(f"by='class' draws one layer in one phase: name one of {names}, and one phase.")
+            raise ArgumentError(
+                f"by='class' draws one layer in one phase: name one of {names}, and one phase.", page="facets"
+            )
         ((stream, parts),) = with_parts
         (one,) = asked.phases
         span = asked.spans[one]
@@ -346,7 +349,8 @@ class Run(colordim.run.Run):
         if not rows:
             raise StreamError(
                 f"the weights of {streams[0].name!r} were not recorded, only their updates: "
-                'pass kinds=("weight", "update") to colordim.record.'
+                'pass kinds=("weight", "update") to colordim.record.',
+                page="kinds#parameters",
             )
         left_out = len(asked.streams) - len(streams)
         notes = [f"{left_out} biases and gains left out"] if left_out else []
@@ -532,7 +536,9 @@ class Run(colordim.run.Run):
             If a muted symptom is none; the message names the nearest.
         """
         if isinstance(mute, str):
-            raise ArgumentError(f"mute={mute!r} cannot be: it is a list of symptoms, such as [{mute!r}].")
+            raise ArgumentError(
+                f"mute={mute!r} cannot be: it is a list of symptoms, such as [{mute!r}].", page="diagnose#muting"
+            )
         return diagnose(gather(self), project_mute() if mute is None else mute)
 
     def widget(self) -> RunWidget:
@@ -552,7 +558,7 @@ class Run(colordim.run.Run):
             import anywidget  # noqa: F401  # of its own, so that no other missing package is mistaken for it
         except ImportError:
             raise DependencyError(
-                'widget needs anywidget, which is not installed: pip install "colordim[notebook]".'
+                'widget needs anywidget, which is not installed: pip install "colordim[notebook]".', page="notebook"
             ) from None
         from colordim.web.widget import RunWidget
 

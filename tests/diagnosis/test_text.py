@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from html.parser import HTMLParser
 
 from colordim.diagnosis import Declined, Diagnosis, Finding, Number, Remedy
-from colordim.diagnosis.text import FINDINGS, as_html, as_text, in_a_line, rows_of, when
+from colordim.diagnosis.text import FINDINGS, as_html, as_text, explanation, in_a_line, rows_of, when
 
 HOSTILE = '<img src=x onerror="alert(1)">\u202e\x1b[2J'
 LATE = Finding("late-start", "note", "tail starts late", ("tail",), 40, 99, (), "It waits.")
@@ -44,7 +45,7 @@ def test_a_finding_is_told_whole() -> None:
         "  try 1     Take nn.LeakyReLU.",
         "  try 2     Lower the learning rate.",
         "  explains  tail starts late (from batch 40 on)",
-        "  more      docs/diagnosis.md#dead-units",
+        "  more      colordim docs dead-units",
     ]
 
 
@@ -53,7 +54,7 @@ def test_what_was_said_of_another_finding_is_not_said_again() -> None:
         "WARNING: half of b is dead",
         "  where     b",
         "  when      batch 3 (epoch 0)",
-        "  more      as above, docs/diagnosis.md#dead-units",
+        "  more      as above, colordim docs dead-units",
     ]
 
 
@@ -118,3 +119,10 @@ def test_a_table_has_a_row_for_each_finding_and_consequence() -> None:
         "severity": "note", "symptom": "late-start", "layers": "tail", "first_batch": 40, "last_batch": 99,
         "title": "tail starts late", "numbers": "", "why": "It waits.", "remedies": "",
     }  # fmt: skip
+
+
+def test_html_holds_what_the_manual_says_of_each_symptom() -> None:
+    text = as_html(SICK)
+    assert text.count("<summary>colordim docs dead-units</summary>") == 2
+    (paragraph,) = explanation("dead-units")
+    assert text.count(html.escape(paragraph)) == 2

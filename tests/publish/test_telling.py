@@ -23,7 +23,10 @@ class Heard:
         self.findings: list[Finding] = []
         self.stops: list[Finding] = []
         self.said: dict[str, str] = {}
-        self.tell = Telling(to or (self.findings.append,), self.stops.append, self.said.setdefault, since)
+        self.tell = Telling(to or (self.findings.append,), self.stops.append, self._say, since)
+
+    def _say(self, key: str, sentence: str, page: str) -> None:
+        self.said.setdefault(key, sentence)
 
     def take(self, *findings: Finding) -> list[Finding]:
         """Tell a diagnosis; return what was new in it."""

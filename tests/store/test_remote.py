@@ -596,7 +596,7 @@ def test_show_takes_an_address(kit: Any, tmp_path: Path, remote: Remote, capsys:
     with pytest.raises(SystemExit) as ended:
         main(["show", f"{remote.url}-none"])
     assert (ended.value.code, capsys.readouterr().err) == (
-        1, f"colordim: there is nothing at {remote.url}-none: check the address.\n",
+        1, f"colordim: there is nothing at {remote.url}-none: check the address.\nMore: colordim docs {NotARunError.page}\n",
     )  # fmt: skip
 
 
@@ -605,4 +605,5 @@ def test_ls_refuses_an_address(capsys: pytest.CaptureFixture[str]) -> None:
         main(["ls", "s3://bucket/runs"])
     assert capsys.readouterr().err == (
         "colordim: ls lists folders of this machine: colordim show takes an address, that of a run in s3://bucket/runs.\n"
+        "More: colordim docs queries#fleets\n"
     )

@@ -67,7 +67,10 @@ def use_backend(choice: str | Kernel | None = None) -> None:
     """
     global _count, _backend
     if choice not in (None, "kernel", "reference") and not isinstance(choice, Kernel):
-        raise ArgumentError(f"there is no backend {choice!r}: COLORDIM_BACKEND may be kernel or reference, or unset.")
+        raise ArgumentError(
+            f"there is no backend {choice!r}: COLORDIM_BACKEND may be kernel or reference, or unset.",
+            page="performance#the-kernel",
+        )
     units.use_marking(units.mark_by_operations)
     if choice == "reference":
         _count, _backend = reference.bin_into, ("reference", "asked for, by COLORDIM_BACKEND or in the program.")
@@ -76,7 +79,9 @@ def use_backend(choice: str | Kernel | None = None) -> None:
         kernel = choice if isinstance(choice, Kernel) else Kernel()
     except KernelError as error:
         if choice == "kernel":
-            raise KernelError(f"the backend kernel was asked for, but {error}") from error
+            raise KernelError(
+                f"the backend kernel was asked for, but {error}", page="performance#the-kernel"
+            ) from error
         _count, _backend = reference.bin_into, ("reference", str(error))
         return
     _count, _backend = kernel.bin_into, (kernel.name, kernel.note)

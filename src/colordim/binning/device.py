@@ -78,7 +78,9 @@ def use_backend(choice: str | None = None) -> None:
     """
     global _count_cuda, _backend
     if choice not in (None, "torch", "triton"):
-        raise ArgumentError(f"there is no backend {choice!r}: COLORDIM_CUDA may be torch or triton, or unset.")
+        raise ArgumentError(
+            f"there is no backend {choice!r}: COLORDIM_CUDA may be torch or triton, or unset.", page="performance#gpu"
+        )
     _count_cuda, _backend = bin_by_operations, ("torch operations", "the default; COLORDIM_CUDA=triton takes a kernel.")
     if choice == "triton":
         try:

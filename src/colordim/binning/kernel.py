@@ -150,18 +150,25 @@ class Kernel:
 
     def __init__(self, library: Path = LIBRARY, level: int | None = None, threads: int | None = None) -> None:
         if not library.exists():
-            raise KernelError(f"the compiled kernel is missing: {_why_missing()}.")
+            raise KernelError(f"the compiled kernel is missing: {_why_missing()}.", page="performance#the-kernel")
         try:
             releasing, holding = ctypes.CDLL(str(library)), ctypes.PyDLL(str(library))
             interface, best = int(releasing.colordim_interface()), int(releasing.colordim_best_level())
         except (OSError, AttributeError) as error:
-            raise KernelError(f"the compiled kernel could not be loaded: {error}.") from error
+            raise KernelError(
+                f"the compiled kernel could not be loaded: {error}.", page="performance#the-kernel"
+            ) from error
         if interface != _INTERFACE:
-            raise KernelError("the compiled kernel was left over from another version: install colordim again.")
+            raise KernelError(
+                "the compiled kernel was left over from another version: install colordim again.",
+                page="performance#the-kernel",
+            )
         if level is None:
             level = best
         if not 0 <= level <= best:
-            raise KernelError(f"this processor has no level {level}: take one of 0 to {best}.")
+            raise KernelError(
+                f"this processor has no level {level}: take one of 0 to {best}.", page="performance#the-kernel"
+            )
         self.level = level
         self._threads = threads
         self.run_in_threads = _torch_threads()

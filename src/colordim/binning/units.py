@@ -50,12 +50,16 @@ def mark_active(tensor: Tensor, dim: int, active: Tensor) -> bool:
     """
     shape = tensor.shape
     if not -len(shape) <= dim < len(shape):
-        raise ArgumentError(f"a tensor of shape {list(shape)} has no dimension {dim}: name that of its units.")
+        raise ArgumentError(
+            f"a tensor of shape {list(shape)} has no dimension {dim}: name that of its units.",
+            page="facts#which-units-are-dead",
+        )
     if dim < 0:
         dim += len(shape)
     if active.shape != shape[dim : dim + 1] or active.dtype not in (torch.bool, torch.uint8):
         raise ArgumentError(
-            f"the activity of {shape[dim]} units is a bool or uint8 tensor of that size, not {active.dtype} {list(active.shape)}."
+            f"the activity of {shape[dim]} units is a bool or uint8 tensor of that size, not {active.dtype} {list(active.shape)}.",
+            page="facts#which-units-are-dead",
         )
     if tensor.is_cpu:
         return _mark_on_cpu(tensor, dim, active)
@@ -77,7 +81,8 @@ def mark_by_operations(tensor: Tensor, dim: int, active: Tensor) -> bool:
         return False
     if active.device != tensor.device:
         raise ArgumentError(
-            f"the activity is on {active.device}, not on {tensor.device} like the tensor: put it there."
+            f"the activity is on {active.device}, not on {tensor.device} like the tensor: put it there.",
+            page="facts#which-units-are-dead",
         )
     x = tensor.detach()
     if type(x) is not Tensor:

@@ -87,7 +87,9 @@ def muted(mute: Collection[str], symptoms: Sequence[str]) -> Callable[[Finding],
         symptom, _, layer = each.partition(":")
         if symptom not in symptoms:
             near = difflib.get_close_matches(symptom, symptoms, n=1, cutoff=0.0)
-            raise ArgumentError(f"{symptom!r} is no symptom that could be muted: the nearest is {near[0]!r}.")
+            raise ArgumentError(
+                f"{symptom!r} is no symptom that could be muted: the nearest is {near[0]!r}.", page="diagnose#muting"
+            )
         patterns.setdefault(symptom, []).append(layer or "*")
 
     def silent(finding: Finding) -> bool:

@@ -85,7 +85,7 @@ class Finding:
     remedies : tuple of Remedy
         What to try, in this order.
     page : str
-        Address of the explanation, within the documentation.
+        Where the manual explains it: ``colordim docs PAGE`` shows that.
     consequences : tuple of Finding
         What this explains.
     """
@@ -103,7 +103,7 @@ class Finding:
 
     @property
     def page(self) -> str:
-        return f"docs/diagnosis.md#{self.symptom}"
+        return f"diagnosis#{self.symptom}"
 
     def walk(self) -> Iterator[Finding]:
         """Yield the finding, then what it explains."""

@@ -36,16 +36,21 @@ def project_mute(folder: Path | None = None) -> tuple[str, ...]:
     try:
         tool = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {})
     except (OSError, ValueError) as error:
-        raise ArgumentError(f"{file} cannot be read ({error}): mend it, or diagnose from another folder.") from None
+        raise ArgumentError(
+            f"{file} cannot be read ({error}): mend it, or diagnose from another folder.", page="diagnose#muting"
+        ) from None
     table = tool.get("colordim", {}) if isinstance(tool, dict) else {}
     if not isinstance(table, dict) or table.keys() - {"mute"}:
         wrong = "" if not isinstance(table, dict) else f" has no {min(table.keys() - {'mute'})!r}, it"
-        raise ArgumentError(f"{file}: [tool.colordim]{wrong} takes mute, a list of symptoms.")
+        raise ArgumentError(f"{file}: [tool.colordim]{wrong} takes mute, a list of symptoms.", page="diagnose#muting")
     mute = table.get("mute", [])
     if not isinstance(mute, list) or not all(isinstance(each, str) for each in mute):
-        raise ArgumentError(f'{file}: mute is a list of symptoms, such as ["massive-activations"], not {mute!r}.')
+        raise ArgumentError(
+            f'{file}: mute is a list of symptoms, such as ["massive-activations"], not {mute!r}.',
+            page="diagnose#muting",
+        )
     try:
         causes.muted(mute, SYMPTOMS)
     except ArgumentError as error:
-        raise ArgumentError(f"{file}: {error}") from None
+        raise ArgumentError(f"{file}: {error}", page="diagnose#muting") from None
     return tuple(mute)

@@ -6,9 +6,10 @@ import html
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from colordim import manual
 from colordim.diagnosis.finding import Declined, Diagnosis, Finding
 
-__all__ = ["FINDINGS", "as_html", "as_text", "in_a_line", "printable", "rows_of", "when"]
+__all__ = ["FINDINGS", "as_html", "as_text", "explanation", "in_a_line", "more", "printable", "rows_of", "when"]
 
 #: Columns of a table of findings.
 FINDINGS = ("severity", "symptom", "layers", "first_batch", "last_batch", "title", "numbers", "why", "remedies")
@@ -82,6 +83,16 @@ def in_a_line(finding: Finding, epochs: Sequence[int] = ()) -> str:
     )
 
 
+def more(finding: Finding) -> str:
+    """Return the command that shows what the manual says of a finding."""
+    return f"colordim docs {finding.symptom}"
+
+
+def explanation(symptom: str) -> list[str]:
+    """Return what the manual says of a symptom, in paragraphs; none if it is not there."""
+    return manual.as_paragraphs("diagnosis", symptom) if "diagnosis" in manual.names() else []
+
+
 def rows_of(diagnosis: Diagnosis) -> list[list[str | int]]:
     """Return the findings as rows of a table, each followed by what it explains; the columns are :data:`FINDINGS`."""
     return [
@@ -117,7 +128,7 @@ def _finding(finding: Finding, epochs: Sequence[int], width: int, again: bool) -
         *([("why", finding.why)] if not again else []),
         *((f"try {i}", remedy.text) for i, remedy in enumerate(finding.remedies if not again else (), 1)),
         *(("explains", _consequence(each)) for each in list(finding.walk())[1:]),
-        ("more", f"as above, {finding.page}" if again else finding.page),
+        ("more", f"as above, {more(finding)}" if again else more(finding)),
     ]
     before = None
     for name, text in rows:
@@ -155,7 +166,6 @@ def _finding_as_html(finding: Finding, epochs: Sequence[int]) -> str:
         ("Why", finding.why),
         *((f"Try {i}", remedy.text) for i, remedy in enumerate(finding.remedies, 1)),
         *(("Explains", _consequence(each)) for each in list(finding.walk())[1:]),
-        ("More", finding.page),
     ]
     body = "".join(
         f'<tr><th style="text-align: left; vertical-align: top">{name}</th>'
@@ -164,7 +174,9 @@ def _finding_as_html(finding: Finding, epochs: Sequence[int]) -> str:
         if text
     )
     summary = f"<summary><b>{finding.severity}</b>: {_escaped(finding.title)}</summary>"
-    return f"<details{' open' if finding.severity == 'problem' else ''}>{summary}<table>{body}</table></details>"
+    meant = "".join(f"<p>{_escaped(each)}</p>" for each in explanation(finding.symptom))
+    meant = f"<details><summary>{_escaped(more(finding))}</summary>{meant}</details>"
+    return f"<details{' open' if finding.severity == 'problem' else ''}>{summary}<table>{body}</table>{meant}</details>"
 
 
 def _escaped(text: str) -> str:

@@ -55,12 +55,14 @@ def to_pandas(
         import pandas as pd
     except ImportError:
         raise DependencyError(
-            'to_pandas needs pandas, which is not installed: pip install "colordim[pandas]".'
+            'to_pandas needs pandas, which is not installed: pip install "colordim[pandas]".', page="queries"
         ) from None
 
     if stream is None:
         if start is not None or stop is not None:
-            raise ArgumentError("start and stop are of a stream's batches: name one, or slice the frame.")
+            raise ArgumentError(
+                "start and stop are of a stream's batches: name one, or slice the frame.", page="queries"
+            )
         batches = pd.DataFrame(dict(run.batches)).set_index("batch")
         if phase is not None:
             run.length(phase)  # raises if there is no such phase

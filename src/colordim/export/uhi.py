@@ -56,13 +56,16 @@ def to_hist(
     try:
         import hist
     except ImportError:
-        raise DependencyError('to_hist needs hist, which is not installed: pip install "colordim[hist]".') from None
+        raise DependencyError(
+            'to_hist needs hist, which is not installed: pip install "colordim[hist]".', page="queries"
+        ) from None
 
     found = run.stream(stream)
     block = run.columns(found, phase, start, stop, level)
     if not len(block):
         raise ArgumentError(
-            f"no {phase} batch of {found.name!r} was recorded in what is asked for: widen start and stop."
+            f"no {phase} batch of {found.name!r} was recorded in what is asked for: widen start and stop.",
+            page="queries",
         )
     axis = found.axis
     value = (

@@ -21,7 +21,8 @@ try:
     from transformers import TrainerCallback
 except ImportError as error:
     raise DependencyError(
-        'colordim.huggingface needs transformers, which is not installed: pip install "colordim[huggingface]".'
+        'colordim.huggingface needs transformers, which is not installed: pip install "colordim[huggingface]".',
+        page="huggingface",
     ) from error
 
 if TYPE_CHECKING:

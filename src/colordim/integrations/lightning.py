@@ -66,7 +66,7 @@ class ColorDim:
 
     def __init__(self, *, log_to: Any = "loggers", **options: Any) -> None:
         if "optimizer" in options:
-            raise ArgumentError("ColorDim takes the optimizers of the trainer: leave optimizer= out.")
+            raise ArgumentError("ColorDim takes the optimizers of the trainer: leave optimizer= out.", page="lightning")
         inspect.signature(colordim.record).bind(None, **options)  # a wrong name is an error here, and not in the fit
         self._to_loggers = isinstance(log_to, str) and log_to == "loggers"
         self._session = Session(**options, log_to=None if self._to_loggers else log_to)
@@ -256,7 +256,8 @@ def _families() -> tuple[str, ...]:
     found = [name for name in _FAMILIES if name in sys.modules] or [name for name in _FAMILIES if find_spec(name)]
     if not found:
         raise DependencyError(
-            'colordim.lightning needs Lightning, which is not installed: pip install "colordim[lightning]".'
+            'colordim.lightning needs Lightning, which is not installed: pip install "colordim[lightning]".',
+            page="lightning",
         )
     return tuple(found)
 

@@ -15,7 +15,7 @@ import torch.distributed
 
 import colordim
 from colordim.api import free_folder
-from colordim.errors import ArgumentError, ColordimError, RecordingError
+from colordim.errors import ArgumentError, ColordimError, RecordingError, with_page
 from colordim.publish import telling
 from colordim.publish.target import portable
 from colordim.recording.ranks import recorded
@@ -57,7 +57,10 @@ class Session:
         known = inspect.signature(colordim.record).parameters.keys() - {"model", "optimizer"}
         for name in options.keys() - known:
             if name == "optimizer":
-                raise ArgumentError("the optimizers are those that the framework trains with: leave optimizer= out.")
+                raise ArgumentError(
+                    "the optimizers are those that the framework trains with: leave optimizer= out.",
+                    page="kinds#parameters",
+                )
             near = difflib.get_close_matches(name, known, 1)
             raise ArgumentError(
                 f"there is no option {name!r}"
@@ -176,7 +179,9 @@ class Session:
             if mine is None or there <= {mine.world_size}:
                 return {"folder": self._path, "resume": self._position}
             why = f"was recorded by {max(there)} ranks, and this training has {mine.world_size}"
-        warnings.warn(f"colordim: the run {self._path} {why}, so another one is begun.", stacklevel=3)
+        warnings.warn(
+            with_page(f"colordim: the run {self._path} {why}, so another one is begun.", "resume"), stacklevel=3
+        )
         return {}
 
     def begin(self, phase: Phase) -> None:

@@ -78,7 +78,7 @@ def _write(path: Path, run: str, since: int | None, rows: Iterable[list[object]]
             others = sorted({row[0] for row in there} - {run})
             if others:
                 raise ArgumentError(
-                    f"{path} holds the epochs of another run, {others[0]!r}: write into another folder."
+                    f"{path} holds the epochs of another run, {others[0]!r}: write into another folder.", page="exports"
                 )
             kept = [row for row in there if int(row[1]) < since]
         with path.open("w", newline="", encoding="utf-8") as file:

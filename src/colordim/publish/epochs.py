@@ -190,7 +190,9 @@ def folder_of(run: Run, name: str) -> Path:
         If the run is in no folder of this machine.
     """
     if not run.path or is_url(run.path):
-        raise ArgumentError(f"the run is in no folder of this machine: name one, as {name}:some/folder.")
+        raise ArgumentError(
+            f"the run is in no folder of this machine: name one, as {name}:some/folder.", page="exports"
+        )
     return Path(run.path) / name
 
 

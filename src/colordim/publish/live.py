@@ -48,7 +48,7 @@ class Live:
         self._run: Run | None = None
         self._pid = 0
 
-    def start(self, folder: Path, since: int, epoch: Callable[[], int], say: Callable[[str, str], None]) -> None:
+    def start(self, folder: Path, since: int, epoch: Callable[[], int], say: Callable[[str, str, str], None]) -> None:
         """Begin to publish.
 
         Parameters
@@ -78,6 +78,7 @@ class Live:
                 "publish",
                 f"The last epoch is still not published after {_PATIENCE:.0f} seconds, and is not waited for any longer: "
                 f"colordim export {self._folder} publishes it later.",
+                "exports#live",
             )
         self._thread = None
 
@@ -117,4 +118,5 @@ class Live:
             f"publish:{what}",
             f"Of what is published, {missing.get(what, f'{what} gets nothing more')} ({type(error).__name__}: {error}); "
             f"the training goes on, and colordim export {self._folder} publishes it later.",
+            "exports#live",
         )

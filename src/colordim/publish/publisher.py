@@ -158,7 +158,7 @@ def export(run: Run, to: Any, *, figures: int | None = FIGURES) -> int:
     """
     chosen = target(to)
     if not run.streams or not len(run.batches["batch"]):
-        raise ArgumentError(f"the run {run.path or run.name} holds nothing that could be published.")
+        raise ArgumentError(f"the run {run.path or run.name} holds nothing that could be published.", page="exports")
     publisher = Publisher([chosen])
     try:
         return publisher.update(run, final=True, figures=figures)

@@ -59,7 +59,9 @@ def target(to: Any, *, live: bool = False) -> Target:
         if name in ("tensorboard", "wandb"):
             _need(name)
             return TensorBoard(where or None) if name == "tensorboard" else Wandb(project=where or None, resumes=live)
-        raise ArgumentError(f"log_to={to!r} is unknown: take one of {', '.join(NAMES)}, or such as tensorboard:folder.")
+        raise ArgumentError(
+            f"log_to={to!r} is unknown: take one of {', '.join(NAMES)}, or such as tensorboard:folder.", page="exports"
+        )
     if hasattr(to, "add_histogram_raw") and hasattr(to, "add_image"):
         return TensorBoard(to)
     if hasattr(to, "define_metric") and hasattr(to, "log"):
@@ -68,7 +70,8 @@ def target(to: Any, *, live: bool = False) -> Target:
         found: Target = to
         return found
     raise ArgumentError(
-        f"nothing can be published to {to!r}: give one of {', '.join(NAMES)}, a SummaryWriter or a W&B run."
+        f"nothing can be published to {to!r}: give one of {', '.join(NAMES)}, a SummaryWriter or a W&B run.",
+        page="exports",
     )
 
 
@@ -92,5 +95,6 @@ def _need(package: str) -> None:
     except ImportError:
         what = {"tensorboard": "TensorBoard", "wandb": "W&B"}[package]
         raise DependencyError(
-            f'publishing to {what} needs {package}, which is not installed: pip install "colordim[{package}]".'
+            f'publishing to {what} needs {package}, which is not installed: pip install "colordim[{package}]".',
+            page="exports",
         ) from None

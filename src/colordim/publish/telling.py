@@ -39,7 +39,10 @@ def tellers(on_finding: OnFinding) -> tuple[Teller, ...]:
             near = difflib.get_close_matches(each, _NAMES, n=1) if isinstance(each, str) else []
             raise ArgumentError(
                 f"on_finding={each!r} cannot be: take "
-                + (f"{near[0]!r}." if near else '"log", "warn", "stop", a function of the finding, or a list of these.')
+                + (
+                    f"{near[0]!r}." if near else '"log", "warn", "stop", a function of the finding, or a list of these.'
+                ),
+                page="diagnose#while-it-trains",
             )
     return found
 
@@ -71,7 +74,11 @@ class Telling:
     """
 
     def __init__(
-        self, to: Sequence[Teller], stop: Callable[[Finding], None], say: Callable[[str, str], object], since: int = 0
+        self,
+        to: Sequence[Teller],
+        stop: Callable[[Finding], None],
+        say: Callable[[str, str, str], object],
+        since: int = 0,
     ) -> None:
         self._to = list(to)
         self._stop = stop
@@ -101,7 +108,7 @@ class Telling:
             if to == "log":
                 _logger.log(_LEVELS[finding.severity], "%s", line)
             elif to == "warn":
-                self._say(f"finding:{line}", line)
+                self._say(f"finding:{line}", line, finding.symptom)
             elif to == "stop":
                 if finding.severity == "problem":
                     self._to.remove(to)
@@ -114,4 +121,5 @@ class Telling:
                         "on_finding",
                         f"The function of on_finding= has failed ({type(error).__name__}: {error}); the training goes on, "
                         "and it is called again for the next finding.",
+                        "diagnose#while-it-trains",
                     )

@@ -109,7 +109,7 @@ class Watch:
         self._pace = Pace(0)
         self._batches = 0
 
-    def start(self, folder: Path, recorder: Watched, tell: Telling, say: Callable[[str, str], None]) -> None:
+    def start(self, folder: Path, recorder: Watched, tell: Telling, say: Callable[[str, str, str], None]) -> None:
         """Begin to watch.
 
         Parameters
@@ -188,4 +188,5 @@ class Watch:
                 "diagnosis",
                 f"The run could not be diagnosed while it is recorded ({type(error).__name__}: {error}); the training goes "
                 f"on, and colordim diagnose {self._folder} says later what it can.",
+                "diagnose#while-it-trains",
             )

@@ -173,7 +173,8 @@ class Counters:
             elif (stream.facet is None) != (facet is None):
                 raise ArgumentError(
                     f"the run that is resumed has a stream {name!r} that is {'no' if stream.facet is None else 'a'} facet: "
-                    "resume with the same facets="
+                    "resume with the same facets=",
+                    page="facets",
                 )
             slot = _Slot(stream)
         row = slot.host if tensor.is_cpu else None

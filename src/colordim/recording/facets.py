@@ -82,7 +82,8 @@ def as_rules(facets: Mapping[str, FacetsOf] | None, targets: Sequence[Target]) -
         return {}
     if not isinstance(facets, Mapping):
         raise ArgumentError(
-            f'facets={facets!r} cannot be: it maps layers to what they are cut by, as {{"head": "class"}}.'
+            f'facets={facets!r} cannot be: it maps layers to what they are cut by, as {{"head": "class"}}.',
+            page="facets",
         )
     rules: dict[str, Rule] = {}
     for pattern, value in facets.items():
@@ -90,7 +91,7 @@ def as_rules(facets: Mapping[str, FacetsOf] | None, targets: Sequence[Target]) -
         matching = [t for t in targets if t.name == pattern or fnmatch.fnmatchcase(t.name, str(pattern))]
         if not matching:
             known = nearest(str(pattern), (target.name for target in targets))
-            raise SelectionError(f"no recorded layer matches {pattern!r} of facets=; {known}.")
+            raise SelectionError(f"no recorded layer matches {pattern!r} of facets=; {known}.", page="facets")
         for target in matching:
             rules.setdefault(target.name, Rule(by, names, target.module))
     return rules
@@ -110,7 +111,8 @@ def _parse(pattern: str, value: FacetsOf) -> tuple[str | int, tuple[str, ...]]:
         return "class", names
     raise ArgumentError(
         f'the facets of {pattern!r} cannot be {value!r}: give "class", "channel", the names of the classes, or '
-        '{"dim": 1, "names": [...]}.'
+        '{"dim": 1, "names": [...]}.',
+        page="facets",
     )
 
 
@@ -167,7 +169,9 @@ class Facets:
             self._refused.add((kind, name))
             self._counters.forget(kind, [f"{name}[{each.index}]" for each in self._streams.get((kind, name), ())])
             reason = str(error) if isinstance(error, _RefusalError) else f"{type(error).__name__}: {error}"
-            self._notices.say(f"facets:{kind}:{name}", f"{name!r} is recorded whole, without facets: {reason}.")
+            self._notices.say(
+                f"facets:{kind}:{name}", f"{name!r} is recorded whole, without facets: {reason}.", "facets"
+            )
 
     def has(self, name: str, kind: Kind = "activation") -> bool:
         """Return whether the stream of that name is a facet."""
@@ -198,6 +202,7 @@ class Facets:
                 f"facet names:{name}",
                 f"{name!r} has {number} classes and facets= names {len(rule.names)} of them, so they go by their "
                 "numbers: give as many names.",
+                "facets",
             )
         for index in range(number):
             if self._counters.has(kind, f"{name}[{index}]"):

@@ -40,7 +40,8 @@ class Governor:
     def __init__(self, budget: float | None) -> None:
         if budget is not None and not 0 < budget <= 1:
             raise ArgumentError(
-                f"budget={budget} cannot be: it is the share of the training time that recording may cost, such as 0.05."
+                f"budget={budget} cannot be: it is the share of the training time that recording may cost, such as 0.05.",
+                page="performance#with-a-budget",
             )
         self._budget = budget
         self._recorded: deque[float] = deque(maxlen=REMEMBERED)

@@ -149,6 +149,7 @@ class Gradients:
                 "gradients outside",
                 f"The gradient of {self._host.describe(layer)[0] + suffix!r} came after its batch was closed and was not "
                 'counted: let backward() run inside of `with rec.batch("train"):`, and before rec.epoch().',
+                "kinds#gradients-of-outputs",
             )
         elif self._host.is_due("gradient"):
             began = time.perf_counter()
@@ -186,6 +187,7 @@ class Gradients:
             self._host.notices.say(
                 "no gradient",
                 "No gradient was recorded: no backward pass ran through a recorded layer within a recorded batch.",
+                "kinds#gradients-of-outputs",
             )
 
     def _watch(self, output: Output, module: nn.Module, tensor: Tensor) -> None:
@@ -218,6 +220,7 @@ class Gradients:
             f"The gradients of {names} cannot be observed, because these outputs are views that are modified in place "
             "afterwards (or nothing that the loss depends on uses them): let what follows them work out of place, "
             "as nn.ReLU(inplace=False) does.",
+            "kinds#gradients-of-outputs",
         )
         if self._host.is_due("gradient"):
             for output in outputs:
@@ -230,4 +233,5 @@ class Gradients:
             f"failed gradient:{name}",
             f"The gradient of {name!r} is no longer recorded, because counting it failed "
             f"({type(error).__name__}: {error}); training goes on.",
+            "kinds#gradients-of-outputs",
         )

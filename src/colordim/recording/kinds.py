@@ -90,19 +90,23 @@ def as_kinds(kinds: Kinds, has_optimizer: bool) -> dict[Kind, int]:
     wanted: dict[Kind, int] = {}
     for name, every in items:
         if name != "all" and name not in KINDS:
-            raise ArgumentError(f"there is no kind {name!r}: take {', '.join(KINDS)}, or 'all'.")
+            raise ArgumentError(f"there is no kind {name!r}: take {', '.join(KINDS)}, or 'all'.", page="kinds")
         if isinstance(every, bool) or not isinstance(every, (int, float)) or every != int(every) or every < 1:
             raise ArgumentError(
                 f"kinds={{{name!r}: {every!r}}} cannot be: record a kind every n-th recorded batch, with a whole number "
-                "n of at least one."
+                "n of at least one.",
+                page="kinds",
             )
         wanted |= dict.fromkeys(KINDS if name == "all" else [cast("Kind", name)], int(every))
     if not wanted:
-        raise ArgumentError("kinds is empty, so nothing would be recorded: leave it out to record activations.")
+        raise ArgumentError(
+            "kinds is empty, so nothing would be recorded: leave it out to record activations.", page="kinds"
+        )
     lacking = [kind for kind in NEED_OPTIMIZER if kind in wanted]
     if lacking and not has_optimizer:
         raise ArgumentError(
             f"{' and '.join(lacking)} cannot be recorded without an optimizer, at whose steps they are read: "
-            "pass optimizer= to record()."
+            "pass optimizer= to record().",
+            page="kinds",
         )
     return {kind: wanted[kind] for kind in KINDS if kind in wanted}

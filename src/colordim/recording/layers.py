@@ -80,6 +80,7 @@ class Layers:
                 f"replaced:{target.name}",
                 f"{target.name!r} was replaced ({before} by {after}) while it was recorded: batches up to now may lack "
                 "it, from here on the new one is recorded; begin recording after the model is complete.",
+                "pitfalls",
             )
 
     def describe(self, layer: int) -> tuple[str, str, str]:
@@ -118,6 +119,7 @@ class Layers:
                 self._notices.say(
                     f"facet:{name}",
                     f'{name!r} is a facet already, so the element of a tuple of that name is recorded as "{name}\'".',
+                    "pitfalls",
                 )
                 name += "'"
             counted = self._counters.count(name, tensor, module, arguments, kind, reduction, None, order, shape)
@@ -128,6 +130,7 @@ class Layers:
                 f"unreadable:{name}",
                 f"{name!r} is not recorded: its values cannot be read here "
                 f"({type(tensor).__name__} of {tensor.dtype} on {tensor.device}).",
+                "pitfalls",
             )
         return counted
 
@@ -139,4 +142,5 @@ class Layers:
             f"failed:{name}",
             f"{name!r} is no longer recorded, because counting it failed ({type(error).__name__}: {error}); "
             "training goes on.",
+            "pitfalls",
         )

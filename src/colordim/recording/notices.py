@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from colordim.errors import ColordimWarning, warn
+from colordim.errors import ColordimWarning, warn, with_page
 
 __all__ = ["Notices"]
 
@@ -22,12 +22,12 @@ class Notices:
         """Everything that was said so far."""
         return tuple(self._said.values())
 
-    def say(self, key: str, sentence: str) -> None:
-        """Say `sentence`, unless something was said under `key` before."""
+    def say(self, key: str, sentence: str, page: str = "") -> None:
+        """Say `sentence`, which `page` of the manual explains, unless something was said under `key` before."""
         if key in self._said:
             return
         self._said[key] = sentence
         try:
-            warn(sentence)
+            warn(sentence, page)
         except ColordimWarning:  # warnings are errors here, but an error of ours must not stop a training
-            _logger.warning(sentence)
+            _logger.warning(with_page(sentence, page))

@@ -134,7 +134,9 @@ class Parameters:
                 if self._optimizers
                 else "no training batch was recorded"
             )
-            self._host.notices.say("no parameters", f"No {' or '.join(self._every)} was recorded: {why}.")
+            self._host.notices.say(
+                "no parameters", f"No {' or '.join(self._every)} was recorded: {why}.", "kinds#parameters"
+            )
 
     # Called by the optimisers.
 
@@ -293,6 +295,7 @@ class Parameters:
                 "step outside",
                 f"An optimizer stepped outside of a batch, so no {' or '.join(self._every)} was counted of that step: "
                 'put its step() into the `with rec.batch("train"):` block, before rec.epoch().',
+                "kinds#parameters",
             )
 
     @contextmanager
@@ -308,6 +311,7 @@ class Parameters:
                 "failed parameters",
                 f"Parameters are no longer recorded, because counting them failed ({type(error).__name__}: {error}); "
                 "training goes on.",
+                "kinds#parameters",
             )
         self._host.spend(time.perf_counter() - began)
 

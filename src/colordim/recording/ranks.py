@@ -70,7 +70,10 @@ def recorded(choice: Choice) -> Rank | None:
         If there is no such choice, or nothing tells which ranks share a machine.
     """
     if choice not in get_args(Choice):
-        raise ArgumentError(f"ranks={choice!r} cannot be: take one of {', '.join(map(repr, get_args(Choice)))}.")
+        raise ArgumentError(
+            f"ranks={choice!r} cannot be: take one of {', '.join(map(repr, get_args(Choice)))}.",
+            page="ranks#which-rank-which-folder",
+        )
     mine = this_rank()
     if choice == "all" or mine.world_size == 1:
         return mine
@@ -80,7 +83,8 @@ def recorded(choice: Choice) -> Rank | None:
     if mine.local_rank is None or nodes is None:
         raise ArgumentError(
             'ranks="node" needs to know which ranks share a machine, and nothing here tells: start them with torchrun '
-            'or srun, or take ranks="first".'
+            'or srun, or take ranks="first".',
+            page="ranks#which-rank-which-folder",
         )
     if mine.local_rank:
         return None

@@ -219,7 +219,7 @@ class Recorder:
                 if self._layers.names
                 else 'there was no `with rec.batch("train"):`, within which observe() counts'
             )
-            self.notices.say("nothing", f"Nothing was recorded: {why}.")
+            self.notices.say("nothing", f"Nothing was recorded: {why}.", "architecture#from-rows-to-batches-recording")
         self._sink.close(reason)
 
     def begin(self, phase: Phase) -> None:
@@ -543,6 +543,7 @@ class Recorder:
         self.notices.say(
             "unfired",
             f"No recorded layer ran in {window.phase} batch {window.index}: {self._way_out('choose layers that are called')}.",
+            "architecture#from-rows-to-batches-recording",
         )
 
     def _lost(self, error: Exception) -> None:
@@ -550,6 +551,7 @@ class Recorder:
             "lost",
             f"Columns were lost, because reading them from the device failed ({type(error).__name__}: {error}); "
             "training goes on.",
+            "performance#gpu",
         )
 
     # Counting.
@@ -585,7 +587,11 @@ class Recorder:
             if self._explicit
             else 'call the recorded model itself, or put the batch into `with rec.batch("train"):`'
         )
-        self.notices.say("outside", f"{name!r} ran outside of a batch and was not counted: {way_out}.")
+        self.notices.say(
+            "outside",
+            f"{name!r} ran outside of a batch and was not counted: {way_out}.",
+            "architecture#from-rows-to-batches-recording",
+        )
 
     def _way_out(self, otherwise: str) -> str:
         if not self._is_compiled:

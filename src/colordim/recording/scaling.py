@@ -28,7 +28,9 @@ class Scale:
 
     def __init__(self, scaler: Any) -> None:
         if scaler is not None and not callable(getattr(scaler, "get_scale", None)):
-            raise ArgumentError(f"scaler takes the GradScaler that scales the loss, not {scaler!r}.")
+            raise ArgumentError(
+                f"scaler takes the GradScaler that scales the loss, not {scaler!r}.", page="kinds#parameters"
+            )
         self._scaler = scaler
 
     def divide(self, gradient: Tensor) -> Tensor:

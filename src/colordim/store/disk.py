@@ -50,7 +50,7 @@ def create(path: Path, info: Mapping[str, Any]) -> None:
             raise StoreError(f"{run} is a file: give a folder that is new or empty.")
         if (run / files.RUN).exists():
             if alone:
-                raise StoreError(f"{run} already holds a run: give the new one another folder.")
+                raise StoreError(f"{run} already holds a run: give the new one another folder.", page="resume")
             _check_same_training(run, described, mine)
         run.mkdir(parents=True, exist_ok=True)
         # Without a run.json, a rank's folder is of a rank that came before, or what an attempt that failed has left.
@@ -60,13 +60,14 @@ def create(path: Path, info: Mapping[str, Any]) -> None:
         # Last: a folder with a run.json is a run that can be opened.
         if not files.write_new(run / files.RUN, files.to_json(described)):
             if alone:
-                raise StoreError(f"{run} already holds a run: give the new one another folder.")
+                raise StoreError(f"{run} already holds a run: give the new one another folder.", page="resume")
             _check_same_training(run, described, mine, begun=True)
     except StoreError:
         raise
     except OSError as error:
         raise StoreError(
-            f"the run folder {run} cannot be written ({error.strerror or error}): give a folder that can."
+            f"the run folder {run} cannot be written ({error.strerror or error}): give a folder that can.",
+            page="clusters#shared-file-systems",
         ) from error
 
 
@@ -101,7 +102,8 @@ def _check_same_training(run: Path, described: Mapping[str, Any], mine: Mapping[
     if there and there.get("job") != described.get("job"):
         raise StoreError(
             f"{run} holds the run of another training ({there.get('job') or 'unnamed'}; this one is "
-            f"{described.get('job') or 'unnamed'}): give this one another folder."
+            f"{described.get('job') or 'unnamed'}): give this one another folder.",
+            page="ranks#which-rank-which-folder",
         )
     for path in sorted(run.glob(f"rank=*/{files.RANK_FILE}")):
         other = read_json(path)
@@ -109,12 +111,14 @@ def _check_same_training(run: Path, described: Mapping[str, Any], mine: Mapping[
             if not begun:
                 raise StoreError(
                     f"{path.parent} was written by another run (process {other.get('pid')} on {other.get('host')}): "
-                    "give this one another folder."
+                    "give this one another folder.",
+                    page="ranks#which-rank-which-folder",
                 )
         elif other and other.get("world_size") != mine["world_size"]:
             raise StoreError(
                 f"{run} holds a run of {other.get('world_size')} ranks, and this one has {mine['world_size']}: "
-                "give this one another folder."
+                "give this one another folder.",
+                page="ranks#which-rank-which-folder",
             )
 
 

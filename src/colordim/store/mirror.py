@@ -46,15 +46,22 @@ def make_scratch(scratch: str | os.PathLike[str], run: Path) -> Path:
     """
     folder = Path(scratch)
     if not folder.is_dir():
-        raise StoreError(f"scratch={str(folder)!r} is no folder: give one that exists on a disk of this machine.")
+        raise StoreError(
+            f"scratch={str(folder)!r} is no folder: give one that exists on a disk of this machine.",
+            page="clusters#a-scratch-disk",
+        )
     if folder.resolve().is_relative_to(run.resolve()):
-        raise StoreError(f"scratch={str(folder)!r} is in the run folder {run}: give one on a disk of this machine.")
+        raise StoreError(
+            f"scratch={str(folder)!r} is in the run folder {run}: give one on a disk of this machine.",
+            page="clusters#a-scratch-disk",
+        )
     try:
         return Path(tempfile.mkdtemp(prefix=f"{run.name}-", dir=folder))
     except OSError as error:
         raise StoreError(
             f"scratch={str(folder)!r} cannot be written ({error.strerror or error}): give a folder that can, or leave "
-            "scratch out."
+            "scratch out.",
+            page="clusters#a-scratch-disk",
         ) from error
 
 

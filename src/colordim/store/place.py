@@ -197,20 +197,28 @@ def _connect(url: str) -> tuple[Any, str]:
         import fsspec
     except ImportError as error:
         raise DependencyError(
-            f'reading {url} needs fsspec, which is not installed: pip install "colordim[remote]".'
+            f'reading {url} needs fsspec, which is not installed: pip install "colordim[remote]".',
+            page="remote#if-it-does-not-work",
         ) from error
     kinds = [part.partition("://")[0] for part in url.split("::")]  # "simplecache::s3://..." is two
     for kind in kinds:
         if kind not in fsspec.available_protocols():
-            raise ArgumentError(f"{url} is no address that can be read: fsspec knows no {kind}://.")
+            raise ArgumentError(
+                f"{url} is no address that can be read: fsspec knows no {kind}://.", page="remote#if-it-does-not-work"
+            )
     try:
         system, root = fsspec.core.url_to_fs(url)
     except ImportError as error:
         extra = next((_EXTRAS[kind] for kind in kinds if kind in _EXTRAS), None)
         how = f'pip install "colordim[{extra}]"' if extra else reason(error)
-        raise DependencyError(f"reading {url} needs a package that is not installed: {how}.") from error
+        raise DependencyError(
+            f"reading {url} needs a package that is not installed: {how}.", page="remote#if-it-does-not-work"
+        ) from error
     except Exception as error:  # no credentials, for one, which every client says in its own class
-        raise StoreError(f"{url} cannot be read ({reason(error)}): check the address and the credentials.") from error
+        raise StoreError(
+            f"{url} cannot be read ({reason(error)}): check the address and the credentials.",
+            page="remote#if-it-does-not-work",
+        ) from error
     return system, str(root)
 
 

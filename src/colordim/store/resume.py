@@ -74,7 +74,8 @@ class Resume:
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
             raise ArgumentError(
                 f"resume={dict(state)!r} is not what state_dict() returned: pass that, the folder of the run, or "
-                '"auto".'
+                '"auto".',
+                page="resume#with-a-checkpoint",
             )
         return cls(**{name: state.get(name) for name in known})  # type: ignore[arg-type]
 
@@ -135,7 +136,8 @@ def resume(path: Path, info: Mapping[str, Any], wanted: Resume) -> Resumed:
     except OSError as error:
         raise StoreError(
             f"the run {rank.parent} cannot be resumed ({error.strerror or error}): make its folder writable, or record "
-            "into another."
+            "into another.",
+            page="resume",
         ) from error
 
 
@@ -162,7 +164,8 @@ def _resume(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resumed
     if stop <= dropped_until(LocalPlace(rank)):
         raise StoreError(
             f"{rank.parent} keeps only sums of the batches around {stop}, as max_bytes was reached, and sums cannot be cut: "
-            "record into another folder."
+            "record into another folder.",
+            page="resume#what-is-missing",
         )
 
     about = {"train": position.index["train"], "valid": position.index["valid"], "batch": position.batch}
@@ -278,7 +281,8 @@ def _agreed(rank: Path, described: Mapping[str, Any], wanted: Resume) -> Resume:
     if wanted.attempt is None or wanted.attempt in attempts:
         raise ArgumentError(
             f"nothing tells the {described['world_size']} ranks at which batch all of them go on: pass the state_dict() of "
-            "a checkpoint as resume=, or resume_at=."
+            "a checkpoint as resume=, or resume_at=.",
+            page="resume#with-a-checkpoint",
         )
     for other in known.values():
         last = (other.get("resumed") or [{**other, "agreed": {"train": 0, "valid": 0}}])[-1]
@@ -311,7 +315,8 @@ def _check_world(rank: Path, described: Mapping[str, Any]) -> None:
         if there != described["world_size"]:
             raise StoreError(
                 f"{rank.parent} was recorded by {there} ranks, and this training has {described['world_size']}: resume it "
-                "with as many, or record into another folder."
+                "with as many, or record into another folder.",
+                page="resume",
             )
 
 
@@ -325,7 +330,8 @@ def check_writer(rank: Path) -> None:
         return
     if _is_alive(pid, since if isinstance(since, float) else time.time()):
         raise StoreError(
-            f"{rank.parent} is being recorded by process {pid}: stop that first, or record into another folder."
+            f"{rank.parent} is being recorded by process {pid}: stop that first, or record into another folder.",
+            page="resume#who-writes",
         )
 
 

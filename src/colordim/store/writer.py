@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colordim.column import Batch, Stream, Units
-from colordim.errors import ColordimWarning, StoreError, warn
+from colordim.errors import ColordimWarning, StoreError, warn, with_page
 from colordim.store.begin import begin
 from colordim.store.chunk import Chunk, Layout
 from colordim.store.disk import Disk
@@ -32,6 +32,8 @@ from colordim.termination import interrupted, unbroken, wait_for
 __all__ = ["FolderWriter"]
 
 _MB = 1 << 20
+#: What the manual says of disks that fail.
+_PAGE = "clusters#shared-file-systems"
 _logger = logging.getLogger("colordim")
 #: Segments that the bytes of a run are cut into, at least, so that dropping one is a small step.
 _SEALS = 16
@@ -125,7 +127,9 @@ class FolderWriter:
         if resume_from is not None and any(
             other.path.absolute() == self.path.absolute() and not other._closed for other in _writers
         ):
-            raise StoreError(f"{self.path} is being recorded by this process: stop that recording first.")
+            raise StoreError(
+                f"{self.path} is being recorded by this process: stop that recording first.", page="resume#who-writes"
+            )
         self._home, resumed = begin(self.path, info, resume_from, scratch)
         self.position, self.said = resumed.position, resumed.said
         self._flush_bytes = flush_bytes
@@ -340,9 +344,9 @@ class FolderWriter:
         message, self._message = self._message, None
         if message:
             try:
-                warn(message)
+                warn(message, _PAGE)
             except ColordimWarning:  # warnings are errors here, but ours must not stop a training
-                sys.stderr.write(f"colordim: {message}\n")
+                sys.stderr.write(f"colordim: {with_page(message, _PAGE)}\n")
 
     # What follows runs on the thread.
 

@@ -44,7 +44,7 @@ _Result = TypeVar("_Result")
 class _Quiet(Run):
     """A run that tells what is wrong with it by `problems` alone: nobody reads the server's terminal."""
 
-    def _tell(self, sentence: str) -> None:
+    def _tell(self, sentence: str, page: str) -> None:
         pass
 
 

@@ -11,6 +11,7 @@ from colordim.column import PHASES
 from colordim.diagnosis.diagnosing import diagnose
 from colordim.diagnosis.muting import project_mute
 from colordim.diagnosis.read import gather
+from colordim.diagnosis.text import explanation
 from colordim.errors import ColordimError
 from colordim.run import Run
 
@@ -72,8 +73,8 @@ def findings(run: Run) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``diagnosis`` (:meth:`colordim.diagnosis.Diagnosis.to_dict`, bounded; null before the first), ``error`` (a sentence,
-        or null), ``again``: seconds after which to ask again, null if the answer will stay as it is.
+        ``diagnosis`` (:meth:`colordim.diagnosis.Diagnosis.to_dict`, bounded; null before the first), with it ``explained``
+        (paragraphs of the manual by symptom), ``error`` (a sentence, or null), ``again``: seconds after which to ask again, null if the answer will stay as it is.
     """
     with _finding:
         finder = _finders.setdefault(run, _Finder())
@@ -94,7 +95,9 @@ def findings_now(run: Run, apart: bool = False) -> dict[str, Any]:
         return {"diagnosis": None, "error": str(error), "again": None}
     except Exception as error:  # whatever is wrong with a run, all else of it can be shown
         return {"diagnosis": None, "error": f"{type(error).__name__}: {error}", "again": None}
-    return {"diagnosis": _bounded(found), "error": None, "again": None}
+    symptoms = {each["symptom"] for each in found["findings"]}
+    explained = {symptom: explanation(symptom) for symptom in sorted(symptoms)}
+    return {"diagnosis": _bounded(found), "explained": explained, "error": None, "again": None}
 
 
 def _bounded(value: Any) -> Any:

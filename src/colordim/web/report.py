@@ -91,9 +91,11 @@ def report(
         If there is a folder of that name.
     """
     if columns < 1:
-        raise ArgumentError(f"columns={columns} cannot be: a panel has at least 1.")
+        raise ArgumentError(f"columns={columns} cannot be: a panel has at least 1.", page="report")
     if path.is_dir():
-        raise StoreError(f"{path} is a folder: name a file to write the report to, such as {path / 'report.html'}.")
+        raise StoreError(
+            f"{path} is a folder: name a file to write the report to, such as {path / 'report.html'}.", page="report"
+        )
     script = _harmless(bundle.bundle(_MAIN))
     style = (bundle.STATIC / "style.css").read_text(encoding="utf-8")
     page = _PAGE.format(

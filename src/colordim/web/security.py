@@ -70,13 +70,19 @@ class Access:
         for origin in self.origins:
             if not re.fullmatch(r"https?://[\w.-]+(:\d+)?", origin, re.ASCII):
                 raise ArgumentError(
-                    f"{origin!r} is no origin: give scheme and host without a path, as https://hub.example.org."
+                    f"{origin!r} is no origin: give scheme and host without a path, as https://hub.example.org.",
+                    page="view#behind-a-proxy",
                 )
         for host in self.hosts:
             if not re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d+)?", host, re.ASCII):
-                raise ArgumentError(f"{host!r} is no name of a host: give it without scheme and path, as node17.")
+                raise ArgumentError(
+                    f"{host!r} is no name of a host: give it without scheme and path, as node17.",
+                    page="view#behind-a-proxy",
+                )
         if self.prefix and not re.fullmatch(r"(/[\w.~@%+-]+)+", self.prefix, re.ASCII):
-            raise ArgumentError(f"{self.prefix!r} is no path prefix: give it as /user/me/proxy/8765.")
+            raise ArgumentError(
+                f"{self.prefix!r} is no path prefix: give it as /user/me/proxy/8765.", page="view#behind-a-proxy"
+            )
 
     def allows_host(self, host: str) -> bool:
         """Whether a Host header names this server: another site's name may lead here too (DNS rebinding)."""

@@ -16,11 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from colordim import manual
 from colordim.errors import ArgumentError, ColordimError, FormatError, NotARunError, StreamError
 from colordim.web.answers import BINARY, ROUTES
 from colordim.web.bundle import STATIC, bundle
 from colordim.web.catalogue import Catalogue
 from colordim.web.events import Broadcast, FullError
+from colordim.web.manual_page import manual_page
 from colordim.web.security import Access, Guard, failure
 
 __all__ = ["PORT", "STATIC", "Viewer", "listen", "serve"]
@@ -75,6 +77,7 @@ class Viewer:
         routes = [
             Route("/", self._index),
             Route("/static/{name}", self._file),
+            Route("/manual/{page:path}", self._manual),
             Route("/api/runs", self._runs),
             Route("/api/events", self._events),
             Route("/api/{route}", self._answer),
@@ -93,6 +96,12 @@ class Viewer:
 
     async def _file(self, request: Request) -> Response:
         return await self._served(request.path_params["name"], request)
+
+    async def _manual(self, request: Request) -> Response:
+        page = request.path_params["page"]
+        if page and page not in manual.names():
+            return failure(404, "the manual has no such page.")
+        return await self._response(request, lambda: manual_page(page), "text/html; charset=utf-8")
 
     async def _served(self, name: str, request: Request) -> Response:
         path = self._static.get(name)
@@ -186,12 +195,15 @@ def listen(host: str, port: int | None) -> socket.socket:
                 found.close()
                 raise
         except socket.gaierror:
-            raise ArgumentError(f"there is no host {host!r}: give an address of this machine.") from None
+            raise ArgumentError(
+                f"there is no host {host!r}: give an address of this machine.", page="view#on-another-machine"
+            ) from None
         except (OSError, OverflowError) as error:
             if each == ports[-1]:
                 said = getattr(error, "strerror", None) or error
                 raise ArgumentError(
-                    f"port {each} of {host} cannot be listened at ({said}): name another --port, or none."
+                    f"port {each} of {host} cannot be listened at ({said}): name another --port, or none.",
+                    page="view#on-another-machine",
                 ) from None
         else:
             return found

@@ -42,7 +42,9 @@ def acts_hist(
     phase = options.get("phase", "train")
     asking.check("phase", phase, PHASES)
     if reach is not None and not reach > 0:
-        raise ArgumentError(f"hScale={reach} cannot be: it is the width of a curve for each value, so more than 0.")
+        raise ArgumentError(
+            f"hScale={reach} cannot be: it is the width of a curve for each value, so more than 0.", page="fastai"
+        )
     streams, batches = run.select(layers, options.get("kind", "activation")), run.length(phase)
     if not streams or not batches:
         return run.colorful(figsize=figsize, **options)

@@ -118,7 +118,9 @@ class RecordingCallback(Callback):  # type: ignore[misc]
             If none was recorded.
         """
         if self._lr_find is None:
-            raise RecordingError("no lr_find was recorded: pass record_lr_find=True, and call learn.lr_find().")
+            raise RecordingError(
+                "no lr_find was recorded: pass record_lr_find=True, and call learn.lr_find().", page="fastai#arguments"
+            )
         return self._lr_find.run
 
     # Events, in their order.

@@ -68,11 +68,14 @@ class ActivationsHistogram(RecordingCallback):
         if isinstance(modulesId, Learner):
             raise ArgumentError(
                 "ActivationsHistogram takes no learner, as it did from callback_fns= of fastai 1: write "
-                "vision_learner(dls, resnet18, cbs=ActivationsHistogram(modulesId=None, hMin=-10, hMax=10, nBins=200))."
+                "vision_learner(dls, resnet18, cbs=ActivationsHistogram(modulesId=None, hMin=-10, hMax=10, nBins=200)).",
+                page="fastai#arguments",
             )
         self._numbers = _numbers(modulesId)
         if self._numbers is not None and options.get("layers") is not None:
-            raise ArgumentError("modulesId and layers both say which layers to record: leave one of them out.")
+            raise ArgumentError(
+                "modulesId and layers both say which layers to record: leave one of them out.", page="fastai#arguments"
+            )
         if hMax is not None and "range" not in options:
             options["range"] = LinearAxis(-hMax if hMin is None else hMin, hMax, nBins)
         self._classes = useClasses
@@ -162,7 +165,8 @@ def _numbers(modules: object) -> tuple[int, ...] | None:
     numbers = tuple(modules) if isinstance(modules, (list, tuple, range)) else (modules,)
     if not numbers or not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
         raise ArgumentError(
-            f"modulesId={modules!r} cannot be: give numbers of modules of the flattened model, or layers= with their names."
+            f"modulesId={modules!r} cannot be: give numbers of modules of the flattened model, or layers= with their names.",
+            page="fastai#arguments",
         )
     return numbers
 
@@ -170,7 +174,8 @@ def _numbers(modules: object) -> tuple[int, ...] | None:
 def _module(flat: Sequence[nn.Module], number: int) -> nn.Module:
     if not -len(flat) <= number < len(flat):
         raise SelectionError(
-            f"modulesId={number} cannot be: the flattened model has {len(flat)} modules, from 0 to {len(flat) - 1}."
+            f"modulesId={number} cannot be: the flattened model has {len(flat)} modules, from 0 to {len(flat) - 1}.",
+            page="fastai#arguments",
         )
     return flat[number]
 

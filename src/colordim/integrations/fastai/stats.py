@@ -93,7 +93,9 @@ class ActivationStats(RecordingCallback):
         **options: Any,
     ) -> None:
         if modules is not None and "layers" in options:
-            raise ArgumentError("modules= and layers= both name the layers: leave one of them out.")
+            raise ArgumentError(
+                "modules= and layers= both name the layers: leave one of them out.", page="fastai_stats"
+            )
         if "range" not in options:
             options = {"range": RANGE, "bins": BINS, **options}
         if not include_paramless and modules is None:
@@ -284,10 +286,10 @@ class ActivationStats(RecordingCallback):
         if isinstance(idx, str):
             return run.stream(idx, self._kind)  # which says what is nearest
         if not -len(layers) <= idx < len(layers):
-            raise StreamError(f"{len(layers)} layers are recorded, so there is no number {idx}.")
+            raise StreamError(f"{len(layers)} layers are recorded, so there is no number {idx}.", page="fastai_stats")
         name, streams = self._of_layer(run, layers[idx])
         if not streams:
-            raise StreamError(f"layer {name!r} has not run, so nothing is known of it.")
+            raise StreamError(f"layer {name!r} has not run, so nothing is known of it.", page="fastai_stats")
         return streams[0]
 
     def _dicts(self, run: Run, streams: list[Stream], layer: str) -> list[Any]:

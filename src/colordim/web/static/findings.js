@@ -32,6 +32,8 @@ export class Findings {
     this.onChange = onChange;
     /** @type {Diagnosis | null} */
     this.diagnosis = null;
+    /** @type {{[symptom: string]: string[]}} What the manual says, in paragraphs. */
+    this.explained = {};
     /** Why there is none. */
     this.error = "";
     /** Whether the run was asked for, and has answered. */
@@ -57,7 +59,7 @@ export class Findings {
   }
 
   async ask() {
-    /** @type {{diagnosis: Diagnosis | null, error: string | null, again: number | null}} */
+    /** @type {{diagnosis: Diagnosis | null, explained?: {[symptom: string]: string[]}, error: string | null, again: number | null}} */
     let answer;
     try {
       answer = await askJson(this.source, "findings");
@@ -69,6 +71,7 @@ export class Findings {
     this.settled = Boolean(answer.diagnosis || answer.error) || answer.again === null;
     if (text !== this.text && (answer.diagnosis || !this.diagnosis)) {
       this.text = text;
+      this.explained = answer.explained ?? {};
       this.take(answer.diagnosis, answer.error ?? "");
       this.onChange();
     }

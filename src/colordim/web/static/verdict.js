@@ -156,12 +156,27 @@ function explained(app, finding, number, again) {
     ...(again ? [] : row("Why", [said(finding.why)])),
     ...(again || !finding.remedies.length ? [] : row("What to try", [make("ol", {}, finding.remedies.map(({ text }) => make("li", {}, [said(text)])))])),
     ...(consequences.length ? row("Explains", [make("ul", {}, consequences.map((each) => make("li", {}, [said(each.title), ` (from batch ${countText(each.first)} on)`])))]) : []),
-    ...row("More", [again ? `as above, ${finding.page}` : finding.page]),
+    ...row("More", again ? ["as above"] : more(app, finding)),
   ]);
   return make("details", { class: "cd-finding", "data-number": number, open: String(number) === app.state.why }, [
     make("summary", { "data-key": `finding ${number}` }, [sign(finding.severity, true), " ", said(finding.title)]),
     body,
   ]);
+}
+
+/**
+ * What the manual says of a finding: a page of the server; in a report and a notebook, which have none, the text itself.
+ * @param {App} app
+ * @param {Finding} finding
+ */
+function more(app, finding) {
+  const { source, findings } = app.need();
+  if (source.kind === "server") {
+    return [make("a", { href: `manual/${finding.page}`, target: "_blank", rel: "noopener", "data-key": `more ${finding.symptom}`, text: `what ${finding.symptom} means` })];
+  }
+  const paragraphs = findings.explained[finding.symptom] ?? [];
+  const parts = paragraphs.map((text) => make("p", { text }));
+  return [parts.length ? make("details", {}, [make("summary", { text: `what ${finding.symptom} means` }), ...parts]) : `colordim docs ${finding.symptom}`];
 }
 
 /**
