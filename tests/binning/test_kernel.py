@@ -345,7 +345,7 @@ def test_a_missing_kernel_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(KernelError, match=r"missing: colordim runs from a source tree"):
         Kernel(tmp_path / "none.so")
     note.write_text("no C compiler was found when colordim was installed\n")
-    with pytest.raises(KernelError, match=r"missing: no C compiler was found when colordim was installed\.$"):
+    with pytest.raises(KernelError, match=r"missing: no C compiler was found when colordim was installed\.\n"):
         Kernel(tmp_path / "none.so")
     (tmp_path / "broken.so").write_bytes(b"no library")
     with pytest.raises(KernelError, match="could not be loaded"):

@@ -192,7 +192,7 @@ def test_a_model_on_the_meta_device_gives_one_notice_a_layer(record: Any) -> Non
     assert rec.run.streams == ()
     said = [str(warning.message) for warning in caught]
     assert [sentence for sentence in said if "values cannot be read" in sentence] == [
-        "'0' is not recorded: its values cannot be read here (Tensor of torch.float32 on meta)."
+        "'0' is not recorded: its values cannot be read here (Tensor of torch.float32 on meta). [colordim docs pitfalls]"
     ]
 
 

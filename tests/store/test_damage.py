@@ -208,7 +208,7 @@ def test_not_a_run(kit: Any, tmp_path: Path) -> None:
         FolderReader(tmp_path)
     for name in ("d/x", "b", "c", "a"):
         kit.record(tmp_path / name, batches=0)
-    with pytest.raises(NotARunError, match=r"runs below it: .*a, .*b, .*c[.]$"):
+    with pytest.raises(NotARunError, match=r"runs below it: .*a, .*b, .*c[.]\n"):
         FolderReader(tmp_path)
     (tmp_path / "a/inner").mkdir()
     (tmp_path / "a/inner/run.json").write_text("{}")

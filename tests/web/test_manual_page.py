@@ -85,7 +85,7 @@ def test_a_finding_leads_to_its_heading(page: Page, served: Any) -> None:
     shown.wait_for_function("document.querySelector(':target').getBoundingClientRect().top < 100 && scrollY > 100")
     assert shown.evaluate("opener") is None
     for scheme in ("light", "dark"):
-        shown.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        shown.emulate_media(color_scheme=scheme)
         colors = shown.evaluate("[getComputedStyle(document.body).backgroundColor, document.styleSheets.length]")
         assert colors == [{"light": "rgb(255, 255, 255)", "dark": "rgb(16, 19, 22)"}[scheme], 1]
         found = Axe().run(shown).response["violations"]
