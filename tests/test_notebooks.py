@@ -9,7 +9,6 @@ from typing import Any
 import jupytext
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -60,16 +59,3 @@ def test_what_is_kept_of_it(path: Path) -> None:
     assert '"output_type": "error"' not in outputs
     assert '"name": "stderr"' not in outputs
     assert str(Path.home()) not in outputs
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.filterwarnings(
-    "ignore:::zmq[.]", "ignore:::jupyter_client[.]", "ignore:::nbclient[.]", "ignore:::traitlets[.]"
-)
-def test_one_runs_in_a_kernel(tmp_path: Path) -> None:
-    """The others run as scripts, which is what differs from a kernel: what a cell shows."""
-    notebook = read(ROOT / "notebooks" / "plain_pytorch.ipynb")
-    there = pictures(notebook)
-    notebook.cells.pop(0)
-    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": tmp_path}}).execute()
-    assert pictures(notebook) == there

@@ -62,7 +62,7 @@ class Block(nn.Module):
         self.linear, self.act = nn.Linear(16, 16), nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.act(self.linear(x))  # type: ignore[no-any-return]
+        return x + self.act(self.linear(x))
 
 
 class Net(nn.Sequential):
@@ -97,7 +97,7 @@ def make_run(folder: Path) -> None:
             model.train()
             for x, y in data:
                 loss = nn.functional.cross_entropy(model(x), y)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 opt.step()
                 opt.zero_grad()
                 rec.log(loss=loss)
@@ -155,7 +155,9 @@ def with_fastai(patch: pytest.MonkeyPatch) -> Makers:
     patch.setattr(fastai, "untar_data", lambda _: images(Path("digits")))
     patch.setattr(fastai, "resnet18", small)
     patch.setattr(
-        fastai, "vision_learner", lambda *given, **options: learner(*given, **options | {"pretrained": False, "cut": -1})
+        fastai,
+        "vision_learner",
+        lambda *given, **options: learner(*given, **options | {"pretrained": False, "cut": -1}),
     )
     patch.setattr(
         fastai.ImageDataLoaders, "from_folder", lambda path, **_: loaders(path, bs=8, num_workers=0)
@@ -163,7 +165,10 @@ def with_fastai(patch: pytest.MonkeyPatch) -> Makers:
 
     def dls() -> Any:
         data = [(x[0], y) for xs, ys in batches(16) for x, y in zip(xs, ys, strict=True)]
-        parts = [fastai.DataLoader(data[:128], bs=16, num_workers=0), fastai.DataLoader(data[128:160], bs=16, num_workers=0)]
+        parts = [
+            fastai.DataLoader(data[:128], bs=16, num_workers=0),
+            fastai.DataLoader(data[128:160], bs=16, num_workers=0),
+        ]
         return fastai.DataLoaders(*parts)
 
     return {
@@ -199,7 +204,7 @@ def with_lightning(patch: pytest.MonkeyPatch) -> Makers:
         "accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
         "enable_model_summary": False,
     }  # fmt: skip
-    pairs = [pair for x, y in batches() for pair in zip(x, y, strict=True)]
+    pairs: Any = [pair for x, y in batches() for pair in zip(x, y, strict=True)]
     return {
         "Trainer": lambda: lambda **options: pl.Trainer(**quiet, **options),
         "model": Lit,
@@ -259,7 +264,13 @@ def huggingface(patch: pytest.MonkeyPatch) -> Makers:
             data = DataLoader(TensorDataset(*(torch.cat(part) for part in zip(*batches(), strict=True))), batch_size=64)
             return super().prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), data)
 
-    return {**names, "accelerator": lambda: Mine(cpu=True), "optimizer": lambda: None, "loader": lambda: None, "resuming": lambda: False}
+    return {
+        **names,
+        "accelerator": lambda: Mine(cpu=True),
+        "optimizer": lambda: None,
+        "loader": lambda: None,
+        "resuming": lambda: False,
+    }
 
 
 def exports(patch: pytest.MonkeyPatch) -> Makers:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import typer
+from tests.docs.test_blocks import PAGES, ROOT
 from typer.testing import CliRunner
 
 from colordim.cli import app
-from tests.docs.test_blocks import PAGES, ROOT
 
 ROOT_COMMAND: Any = typer.main.get_command(app)
 
@@ -55,7 +55,11 @@ def mentioned(page: str) -> list[str]:
 
 
 COMMANDS = sorted({command for page in PAGES for command in lines(page)})
-RUN = [command for command in COMMANDS if not any(map(command.startswith, NOT_RUN)) and not re.search(r"[|$>]|\.\.\.", command)]
+RUN = [
+    command
+    for command in COMMANDS
+    if not any(map(command.startswith, NOT_RUN)) and not re.search(r"[|$>]|\.\.\.", command)
+]
 
 
 def words(command: str) -> list[str]:
@@ -73,7 +77,10 @@ def names(command: str) -> None:
     else:
         assert first in ROOT_COMMAND.commands, f"there is no command {first}"
         owner = ROOT_COMMAND.commands[first]
-    known = {option for parameter in owner.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help", "-h"}
+    known = {option for parameter in owner.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help",
+        "-h",
+    }
     for word in rest:
         if word.startswith("-") and not re.match(r"-\d", word):
             assert word.partition("=")[0] in known, f"{first} has no option {word}"
@@ -85,7 +92,9 @@ def test_it_parses(command: str) -> None:
     name, *rest = words(command) or ["--help"]
     names(command) if name != "--help" else None
     if not name.startswith("-"):
-        ROOT_COMMAND.commands[name].make_context(name, rest, resilient_parsing=any(word in ("--help", "-h") for word in rest))
+        ROOT_COMMAND.commands[name].make_context(
+            name, rest, resilient_parsing=any(word in ("--help", "-h") for word in rest)
+        )
 
 
 @pytest.mark.parametrize("page", PAGES)
