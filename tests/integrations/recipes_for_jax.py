@@ -1,8 +1,9 @@
-"""The recipes of docs/frameworks.md for JAX, Flax and Keras on JAX; test_frameworks.py runs these tests."""
+"""The recipes of docs/frameworks.md for JAX, Flax and Keras on JAX, and the example; test_frameworks.py runs these tests."""
 
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
+from tests.test_examples import ROOT, check_output, check_runs
 
 import colordim
 
@@ -60,6 +62,13 @@ def test_jax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = hidden @ np.asarray(params["head"], "float64")
     assert run.moments("logits")["sum_sq"][0] == pytest.approx((logits**2).sum(), rel=1e-4)
     assert run.batches["loss"][0] == pytest.approx((logits**2).mean(), rel=1e-4)
+
+
+def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples" / "jax_.py"), run_name="__main__")
+    check_output("jax_.py", capsys.readouterr().out)
+    check_runs(tmp_path)
 
 
 def test_flax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
