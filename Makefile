@@ -10,7 +10,7 @@ KERNEL    := hatch_build.py $(wildcard src/colordim/binning/_kernel*.[ch])
 BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture lint bench clean
+.PHONY: help demo test cards torture lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ demo: $(VENV)/demo.stamp ## train twice on real digits, badly and well, and draw
 
 test: lint $(VENV)/browser.stamp ## lint, then every test
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --dist worksteal
+
+cards: $(VENV)/demo.stamp ## train for the flash cards, and write their pages and pictures
+	$(BIN)/python -m cards
 
 torture: $(VENV)/dev.stamp ## kill, damage, fill and poll the store at length, and count
 	COLORDIM_TORTURE=1 $(BIN)/python -m pytest -s tests/store/test_torture.py tests/web/test_fuzz.py
