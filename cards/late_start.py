@@ -23,7 +23,7 @@ def groups(model: nn.Module) -> torch.optim.Optimizer:
     """Return Adam with a group of its own for the first layer."""
     first = [p for name, p in model.named_parameters() if name.startswith(LAYER)]
     others = [p for name, p in model.named_parameters() if not name.startswith(LAYER)]
-    return torch.optim.Adam([{"params": first}, {"params": others}], lr=0.003)
+    return torch.optim.Adam([{"params": first, "lr": 0.01}, {"params": others}], lr=0.003)
 
 
 def thaw(steps: torch.optim.Optimizer, _: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -53,7 +53,7 @@ def make(folder: Path) -> Shown:
     return Shown(
         pictures=[
             Picture(figure, "The first and the third convolution; white: mean, and mean ± standard deviation."),
-            Picture(beside, "The same network with SGD at 0.1: nothing moves for {leaves} batches, then everything does."),
+            Picture(beside, "The same network with SGD at 0.1: nothing moves for a long time, then everything does."),
         ],
         numbers={
             "thaw": THAW,
@@ -80,13 +80,13 @@ def make(folder: Path) -> Shown:
 CARD = Card(
     title="Late start",
     summary="A layer stays as it began while others have changed long ago, and then starts to move: it has been waiting for something.",
-    training="four strided convolutions with ReLU. Above: Adam at 0.003, the first convolution with a learning rate of zero for two epochs (as in gradual unfreezing). "
+    training="four strided convolutions with ReLU. Above: Adam at 0.003, the first convolution held at a learning rate of zero for two epochs (as in gradual unfreezing), then at 0.01. "
     "Below: SGD at 0.1 for seven epochs.",
     make=make,
     see="""
 - **1** The first layer is a straight band up to batch {thaw}, then widens to {growth} times its size.
 - **2** The third one widens from the first batches on.
-- **3** The other case: all layers wait for {leaves} batches, then grow together, the fourth {deep} times.
+- **3** The other case: all layers wait, then grow together, the fourth {deep} times; the loss leaves guessing in batch {leaves}.
 """,
     meaning="""
 Three things make a layer wait: its learning rate is zero (here, on purpose), its gradients are very small at first ([vanishing](vanishing.md)), or what it gets does not change. "Does it mean that the network started
