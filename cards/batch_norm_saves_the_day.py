@@ -33,9 +33,7 @@ def make(folder: Path) -> Shown:
     )
     alone, _ = panels(beside)
     mark(alone, 3, (60, -100.0), (0, 44))
-    grown = {
-        layer: rms(with_norm, layer)[-10:].mean() / rms(with_norm, layer)[:3].mean() for layer in ("fc2", "norm2")
-    }
+    grown = {layer: rms(with_norm, layer)[-10:].mean() / rms(with_norm, layer)[:3].mean() for layer in ("fc2", "norm2")}
     fatal = rms(without, "fc2")
     return Shown(
         pictures=[
@@ -52,7 +50,8 @@ def make(folder: Path) -> Shown:
         claims={
             "the linear layer grows tenfold": bool(grown["fc2"] > 10),
             "the norm does not triple": bool(grown["norm2"] < 3),
-            "the rule names the linear layer": "fc2" in getattr(found(with_norm, "batch-norm-hides-drift"), "layers", ()),
+            "the rule names the linear layer": "fc2"
+            in getattr(found(with_norm, "batch-norm-hides-drift"), "layers", ()),
             "it learns with batch norm": last_loss(with_norm) < 0.5,
             "it learns nothing without": last_loss(without) > 0.9 * np.log(10),
             "without, the linear layer grows a hundredfold": bool(fatal.max() > 100 * fatal[:3].mean()),

@@ -33,7 +33,9 @@ def make(folder: Path) -> Shown:
     mark(ax, 3, (begins, 0.25 * high), (-16, 30))
     finding = found(run, "collapse-and-recover")
     return Shown(
-        pictures=[Picture(figure, "The second and the fourth convolution of one small network, 124 batches of digits.")],
+        pictures=[
+            Picture(figure, "The second and the fourth convolution of one small network, 124 batches of digits.")
+        ],
         numbers={
             "peak": peak,
             "factor": f"{scale[peak] / scale[after]:.0f}",

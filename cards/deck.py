@@ -36,7 +36,10 @@ def index() -> str:
         "come with a Python package, and refuses a card whose training does not show what its text says. Each prints on one page.",
     ]
     for group, slugs in GROUPS.items():
-        rows = [f"## {group}"]
-        rows += [f"- [{card(slug).title}]({slug}.md): {card(slug).summary.strip()}" for slug in slugs]
-        parts.append(rows[0] + "\n\n" + "\n".join(rows[1:]))
+        rows = [f"## {group}\n", "| | |", "|---|---|"]
+        for slug in slugs:
+            title = card(slug).title
+            picture = f"[![{title}](images/{slug}-small.png)]({slug}.md)"
+            rows.append(f"| {picture} | **[{title}]({slug}.md)**: {card(slug).summary.strip()} |")
+        parts.append("\n".join(rows))
     return "\n\n".join(parts) + "\n"

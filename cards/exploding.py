@@ -29,7 +29,12 @@ def make(folder: Path) -> Shown:
     mark(first, 1, (21, 90.0), (-36, 22))
     mark(last, 2, (30, 600.0), (-44, 14))
     beside = run.colorful(
-        "fc1", kind="gradient", window="symlog", colorbar="shared", figsize=(8.6, 3.2), title="Exploding gradients, same run"
+        "fc1",
+        kind="gradient",
+        window="symlog",
+        colorbar="shared",
+        figsize=(8.6, 3.2),
+        title="Exploding gradients, same run",
     )
     (back,) = panels(beside)
     mark(back, 3, (26, 0.01), (-44, 14))

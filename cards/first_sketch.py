@@ -40,7 +40,9 @@ def make(folder: Path) -> Shown:
     )
     grid, bar = grid_of(2, window=WINDOW, bar="shared", figsize=(8.6, 4.0))
     drawn = [
-        reading.panel(run, run.stream(layer), "train", (0, run.length()), reading.epochs(run, "train"), grid.panel_width)
+        reading.panel(
+            run, run.stream(layer), "train", (0, run.length()), reading.epochs(run, "train"), grid.panel_width
+        )
         for run, layer in ((bad, "relu4"), (good, "leaky4"))
     ]
     figure = colorful_grid(drawn, grid, window=WINDOW, bar=bar, title="Bad (ReLU, left) and good (leaky ReLU, right)")
@@ -88,7 +90,7 @@ CARD = Card(
 - **1** Bad, as drawn: values sweep upwards, faster and faster,
 - **2** fall to the bottom (first in batch {first}), and sweep up again, {falls} times in all.
 - **3** Below zero there is nothing: ReLU > 0.
-- **4** Good, as drawn: the values spread at first, and then keep their distribution.
+- **4** Good, as drawn: the values spread at first, with a wobble, and then keep their distribution.
 - **5** Below zero the leaky ReLU lets a tenth through.
 """,
     meaning="""

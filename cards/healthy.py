@@ -50,7 +50,7 @@ def make(folder: Path) -> Shown:
 
 CARD = Card(
     title="Healthy",
-    summary="Each band spreads early, then stays: nothing jumps, nothing sticks to zero, nothing leaves the window.",
+    summary="Each band spreads early, then stays: nothing jumps, and nothing sticks to zero.",
     training="four strided convolutions with batch norm and ReLU, Kaiming initialisation, SGD with one cycle up to 0.6, "
     "batches of 128, four epochs of 4,000 digits.",
     make=make,

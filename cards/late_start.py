@@ -42,7 +42,11 @@ def make(folder: Path) -> Shown:
     mark(first, 1, (THAW, 0.3 * first.get_ylim()[1]), (-30, 34))
     mark(third, 2, (6, 0.25 * third.get_ylim()[1]), (20, 40))
     beside = waits.colorful(
-        ["conv1", "conv4"], window="own", colorbar="shared", figsize=(8.6, 3.6), title="Looks like it: all layers wait together"
+        ["conv1", "conv4"],
+        window="own",
+        colorbar="shared",
+        figsize=(8.6, 3.6),
+        title="Looks like it: all layers wait together",
     )
     _, fourth = panels(beside)
     mark(fourth, 3, (150, 0.0), (-10, 44))

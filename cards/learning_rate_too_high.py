@@ -24,7 +24,11 @@ def make(folder: Path) -> Shown:
     """Train a small network with Adam at a hundred times its usual learning rate."""
     run = fit(perceptron(64, 64, activation=leaky), folder / "high", optimizer=adam(0.1), epochs=3)
     figure = run.colorful(
-        ["fc2", "head"], window="own", colorbar="shared", figsize=(8.6, 3.6), title="Learning rate too high: Adam at 0.1"
+        ["fc2", "head"],
+        window="own",
+        colorbar="shared",
+        figsize=(8.6, 3.6),
+        title="Learning rate too high: Adam at 0.1",
     )
     fc2, head = panels(figure)
     mark(fc2, 1, (2, 0.0), (30, 46))

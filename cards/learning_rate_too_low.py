@@ -18,7 +18,11 @@ def make(folder: Path) -> Shown:
     """Train the healthy network with a learning rate of 0.0001."""
     run = fit(healthy_network, folder / "low", optimizer=sgd(1e-4), epochs=3)
     figure = run.colorful(
-        ["conv4", "head"], window="own", colorbar="shared", figsize=(8.6, 3.6), title="Learning rate too low: SGD at 0.0001"
+        ["conv4", "head"],
+        window="own",
+        colorbar="shared",
+        figsize=(8.6, 3.6),
+        title="Learning rate too low: SGD at 0.0001",
     )
     _, head = panels(figure)
     mark(head, 1, (20, 0.1 * head.get_ylim()[1]), (0, 44))

@@ -12,10 +12,12 @@ from PIL import Image
 from cards.card import Card, Shown
 from colordim.diagnosis.text import as_text
 
-__all__ = ["page", "save"]
+__all__ = ["page", "save", "thumbnail"]
 
 RESOLUTION = 120
 """Dots per inch: a panel is then as wide as a column of text."""
+THUMBNAIL = 240
+"""Pixels of a thumbnail, at most, either way."""
 
 
 def page(slug: str, card: Card, shown: Shown) -> str:
@@ -68,6 +70,13 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(buffer, format="png", dpi=RESOLUTION)
     image = Image.open(buffer).convert("RGB")
     image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def thumbnail(picture: Path, path: Path) -> None:
+    """Write a small picture of a picture, for the page that lists all cards."""
+    image = Image.open(picture).convert("RGB")
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def _rule(card: Card, text: str) -> str:

@@ -62,7 +62,9 @@ def make(folder: Path) -> Shown:
         },
         claims={
             # a value at an edge may go to either side: the axis is float32 there
-            "the stored column is the histogram of that batch": bool(np.abs(stored - expected).sum() <= 0.001 * values.size),
+            "the stored column is the histogram of that batch": bool(
+                np.abs(stored - expected).sum() <= 0.001 * values.size
+            ),
             "no value is lost": bool(stored.sum() + moments["under"][BATCH] + moments["over"][BATCH] == values.size),
             "counts are whole numbers": bool(np.issubdtype(counts.dtype, np.integer)),
             "the fullest bin has a hundred times the emptiest": bool(stored.max() > 100 * stored[stored > 0].min()),
@@ -138,7 +140,7 @@ CARD = Card(
 Below is the chart: one such column for each batch, the one of batch {batch} framed.
 """,
     meaning="""
-Without the logarithm the thin ends, where trouble begins, would be invisible next to the middle. What is *stored* are the counts, whole numbers, never the logarithm; {outside} values of this batch lay outside of the bins, and are counted, too.
+Without the logarithm the thin ends, where trouble begins, would be invisible next to the middle. What is *stored* are the counts, whole numbers, never the logarithm. What lies outside of the bins is counted, too (here {outside} values).
 Without `range` the bins cover every magnitude that a float can have, in steps of 6 to 12 %; a chart makes rows of them.
 """,
     look_alike="""

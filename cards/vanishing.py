@@ -30,7 +30,12 @@ def make(folder: Path) -> Shown:
     scale = rms(run, "fc1")
     grad = found(run, "vanishing-gradients")
     return Shown(
-        pictures=[Picture(figure, "What comes back to four of seven layers, on one scale: linear in the middle, logarithmic beyond.")],
+        pictures=[
+            Picture(
+                figure,
+                "What comes back to four of seven layers, on one scale: linear in the middle, logarithmic beyond.",
+            )
+        ],
         numbers={
             "ratio": f"{sizes['head'] / sizes['fc1']:,.0f}",
             "head": f"{sizes['head']:.1g}",
