@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ def groups(model: nn.Module) -> torch.optim.Optimizer:
     """Return Adam with a group of its own for the first layer."""
     first = [p for name, p in model.named_parameters() if name.startswith(LAYER)]
     others = [p for name, p in model.named_parameters() if not name.startswith(LAYER)]
-    return torch.optim.Adam([{"params": first, "lr": 0.01}, {"params": others}], lr=0.003)
+    parts: list[dict[str, Any]] = [{"params": first, "lr": 0.01}, {"params": others}]
+    return torch.optim.Adam(parts, lr=0.003)
 
 
 def thaw(steps: torch.optim.Optimizer, _: int) -> torch.optim.lr_scheduler.LRScheduler:
