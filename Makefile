@@ -21,6 +21,9 @@ demo: $(VENV)/demo.stamp ## train twice on real digits, badly and well, and draw
 test: lint $(VENV)/browser.stamp ## lint, then every test
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --dist worksteal
 
+cards: $(VENV)/demo.stamp ## train for the flash cards, and write their pages and pictures
+	$(BIN)/python -m cards
+
 torture: $(VENV)/dev.stamp ## kill, damage, fill and poll the store at length, and count
 	COLORDIM_TORTURE=1 $(BIN)/python -m pytest -s tests/store/test_torture.py tests/web/test_fuzz.py
 
