@@ -66,7 +66,7 @@ def page(slug: str, card: Card, shown: Shown) -> str:
 def save(figure: Figure, path: Path) -> None:
     """Write a picture, in 256 colours: a chart has no more, and takes a third of the bytes."""
     for text in figure.texts:  # the one thing in a chart that differs from machine to machine
-        text.set_text(re.sub(r"\s*·\s*recording took.*$", "", text.get_text()))
+        text.set_text(re.sub(r"(^|\s*·\s*)recording took.*$", "", text.get_text()))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=RESOLUTION)
     image = Image.open(buffer).convert("RGB")
