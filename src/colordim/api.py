@@ -620,7 +620,7 @@ def record(
     if max_bytes is not None and not max_bytes / mine.world_size >= _LEAST_BYTES:
         raise ArgumentError(
             f"max_bytes={max_bytes!r} cannot be: give at least {_LEAST_BYTES:,} bytes for each rank, or None for no limit.",
-            page="queries#what-is-where",
+            page="options#max_bytes",
         )
     job = distributed.job() if mine.world_size > 1 else None
     attempt = distributed.attempt() if mine.world_size > 1 else None

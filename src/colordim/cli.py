@@ -88,7 +88,7 @@ class Parts(Enum):
 class UsageError(ColordimError, ValueError):
     """Options that do not go together, or a value that an option does not take."""
 
-    page = "kinds"
+    page = "commands#colordim-show"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -192,13 +192,13 @@ def doctor(
     """Say what counts on this machine, and why; or whether a run is whole."""
     if run is None:
         if repair:
-            raise UsageError("--repair needs a run: name its folder.", page="performance#the-kernel")
+            raise UsageError("--repair needs a run: name its folder.", page="commands#colordim-doctor")
         from colordim.doctor import examine
 
         raise typer.Exit(examine(gpu, typer.echo))
     if gpu:
         raise UsageError(
-            "--gpu checks this machine and not a run: leave one of them out.", page="performance#the-kernel"
+            "--gpu checks this machine and not a run: leave one of them out.", page="commands#colordim-doctor"
         )
     raise typer.Exit(_check_run(run, repair))
 
@@ -415,7 +415,7 @@ _BEGIN, _LOOK, _JUDGE, _EXCHANGE, _CHECK = "Begin", "Look", "Judge", "Bring to o
 app.command(
     rich_help_panel=_BEGIN,
     cls=taught(
-        "diagnose",
+        "start",
         ("demo", "Trains both networks, writes into colordim-demo/ and opens the picture."),
         ("demo --out /tmp/demo --epochs 3 --no-open", "A shorter training, elsewhere, without a display."),
         ("diagnose colordim-demo/bad", "Then asks why the bad one is bad."),
@@ -426,7 +426,7 @@ viewing.add_commands(app, _LOOK)
 app.command(
     rich_help_panel=_LOOK,
     cls=taught(
-        "kinds",
+        "charts",
         ("show runs/lenet", "Draws all layers into lenet-colorful.png here."),
         ("show runs/lenet --terminal --layer 'conv*'", "Draws some layers right here, as text."),
         ("show runs/lenet --kind gradient --out gradients.svg", "Draws the gradients, if they were recorded."),
@@ -440,7 +440,7 @@ exchange.add_commands(app, _EXCHANGE)
 app.command(
     rich_help_panel=_CHECK,
     cls=taught(
-        "performance#the-kernel",
+        "commands#colordim-doctor",
         ("doctor", "Says whether the compiled kernel counts here, and what the GPU would take."),
         ("doctor runs/lenet", "Reads the whole run, and compares every checksum and every sum."),
         ("doctor runs/lenet --repair", "Mends what can be mended without a loss."),

@@ -39,7 +39,7 @@ class ColordimError(Exception):
         Page of the manual, with or without a heading: ``colordim docs PAGE`` shows it. Tracebacks say so in a note.
     """
 
-    page = "pitfalls"
+    page = "start"
 
     def __init__(self, *args: object, page: str = "") -> None:
         super().__init__(*args)
@@ -51,55 +51,55 @@ class ColordimError(Exception):
 class ArgumentError(ColordimError, ValueError):
     """An argument outside its domain: an unknown phase, a batch interval below one."""
 
-    page = "architecture"
+    page = "options"
 
 
 class AxisError(ColordimError, ValueError):
     """A histogram axis that cannot be: ``lo >= hi``, zero bins, or two axes that do not merge."""
 
-    page = "architecture#from-a-tensor-to-a-row-binning"
+    page = "binning"
 
 
 class SelectionError(ColordimError, ValueError):
     """A layer selection that matches nothing, or a model without anything to record."""
 
-    page = "pitfalls"
+    page = "options#layers"
 
 
 class RecordingError(ColordimError, RuntimeError):
     """A recording used against its order: started twice, a window inside a window."""
 
-    page = "architecture#from-rows-to-batches-recording"
+    page = "recording#what-a-batch-is"
 
 
 class StoreError(ColordimError, OSError):
     """A run folder that cannot be created or written, or a run in an object store that cannot be reached."""
 
-    page = "architecture#from-batches-to-a-folder-store"
+    page = "store"
 
 
 class NotARunError(ColordimError, FileNotFoundError):
     """A path or address that holds no colordim run."""
 
-    page = "architecture#from-batches-to-a-folder-store"
+    page = "store"
 
 
 class FormatError(ColordimError, ValueError):
     """A run of a newer schema, or a file of a run that is damaged."""
 
-    page = "architecture#from-batches-to-a-folder-store"
+    page = "store"
 
 
 class StreamError(ColordimError, LookupError):
     """A stream name, pattern or index that the run does not have."""
 
-    page = "architecture#from-a-folder-to-arrays-runpy"
+    page = "run"
 
 
 class DependencyError(ColordimError, ImportError):
     """An optional package that is needed for what was asked and is not installed."""
 
-    page = "architecture"
+    page = "start"
 
 
 class TrainingStopped(ColordimError, RuntimeError):  # noqa: N818  # not an error: what on_finding="stop" asks for

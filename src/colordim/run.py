@@ -274,7 +274,7 @@ class Run:
             self._tell(
                 f"{phase} batches before {self.kept(phase, level)} were dropped at level {level}, to keep within "
                 f"max_bytes, and are left out: ask for level={finest}, which has them all.",
-                "queries#what-is-where",
+                "store#how-large-it-becomes",
             )
         if level and (single := self.kept(phase, 0)) > first:
             # A sum cannot be taken apart any more.

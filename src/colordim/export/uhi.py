@@ -57,7 +57,7 @@ def to_hist(
         import hist
     except ImportError:
         raise DependencyError(
-            'to_hist needs hist, which is not installed: pip install "colordim[hist]".', page="queries"
+            'to_hist needs hist, which is not installed: pip install "colordim[hist]".', page="run#as-tables-and-histograms"
         ) from None
 
     found = run.stream(stream)
@@ -65,7 +65,7 @@ def to_hist(
     if not len(block):
         raise ArgumentError(
             f"no {phase} batch of {found.name!r} was recorded in what is asked for: widen start and stop.",
-            page="queries",
+            page="run#as-tables-and-histograms",
         )
     axis = found.axis
     value = (

@@ -41,7 +41,7 @@ class Governor:
         if budget is not None and not 0 < budget <= 1:
             raise ArgumentError(
                 f"budget={budget} cannot be: it is the share of the training time that recording may cost, such as 0.05.",
-                page="performance#with-a-budget",
+                page="options#budget",
             )
         self._budget = budget
         self._recorded: deque[float] = deque(maxlen=REMEMBERED)

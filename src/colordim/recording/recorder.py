@@ -219,7 +219,7 @@ class Recorder:
                 if self._layers.names
                 else 'there was no `with rec.batch("train"):`, within which observe() counts'
             )
-            self.notices.say("nothing", f"Nothing was recorded: {why}.", "architecture#from-rows-to-batches-recording")
+            self.notices.say("nothing", f"Nothing was recorded: {why}.", "recording#what-a-batch-is")
         self._sink.close(reason)
 
     def begin(self, phase: Phase) -> None:
@@ -543,7 +543,7 @@ class Recorder:
         self.notices.say(
             "unfired",
             f"No recorded layer ran in {window.phase} batch {window.index}: {self._way_out('choose layers that are called')}.",
-            "architecture#from-rows-to-batches-recording",
+            "recording#what-a-batch-is",
         )
 
     def _lost(self, error: Exception) -> None:
@@ -590,7 +590,7 @@ class Recorder:
         self.notices.say(
             "outside",
             f"{name!r} ran outside of a batch and was not counted: {way_out}.",
-            "architecture#from-rows-to-batches-recording",
+            "recording#what-a-batch-is",
         )
 
     def _way_out(self, otherwise: str) -> str:
