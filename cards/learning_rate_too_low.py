@@ -21,12 +21,12 @@ def make(folder: Path) -> Shown:
         ["conv4", "head"],
         window="own",
         colorbar="shared",
-        figsize=(8.6, 3.6),
+        figsize=(8.6, 3.3),
         title="Learning rate too low: SGD at 0.0001",
     )
     _, head = panels(figure)
     mark(head, 1, (20, 0.1 * head.get_ylim()[1]), (0, 44))
-    beside = run.updates(figsize=(8.6, 3.2), title="Updates relative to the weights")
+    beside = run.updates(figsize=(8.6, 2.8), title="Updates relative to the weights")
     mark(beside.axes[0], 2, (46, float(np.log10(np.median(steps(run))))), (0, 30))
     scale = rms(run, "head")
     return Shown(

@@ -18,7 +18,7 @@ NARROW, WIDE = 1.0, 10.0
 def make(folder: Path) -> Shown:
     """Train once, on the default axis, which has every magnitude."""
     run = fit(healthy_network, folder / "range", optimizer=sgd(0.6), epochs=3, schedule=one_cycle(0.6))
-    size = {"colorbar": "shared", "figsize": (8.6, 3.6)}
+    size = {"colorbar": "shared", "figsize": (8.6, 3.2)}
     narrow = run.colorful(LAYERS, window=(-NARROW, NARROW), title="The same run, window (-1, 1)", **size)  # type: ignore[arg-type]
     whole = run.colorful(LAYERS, window="symlog", title='The same run, window="symlog"', **size)  # type: ignore[arg-type]
     first, head = panels(narrow)
@@ -76,8 +76,8 @@ that. Whether a training is in danger is not a question of the window: this one 
 which have no place on the axis and are counted by themselves.
 """,
     remedy="""
-`window="own"` for each layer's own; `window=(-10, 10)` to compare with another chart; `window="symlog"` for everything; `colordim show RUN --window symlog` in a
-terminal. Record with `range=(lo, hi)` only to have the bins of another tool: then `under` and `over` have the rest, as numbers.
+`window="own"` for each layer's own, `(-10, 10)` to compare with another chart, `"symlog"` for everything. Record with `range=(lo, hi)` only to have the bins of
+another tool: `under` and `over` then have the rest, as numbers.
 """,
     rule="Rules read the counts, so no window misleads them.",
 )

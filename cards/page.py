@@ -85,6 +85,8 @@ def _rule(card: Card, text: str) -> str:
 
 
 def _first_finding(said: str) -> str:
-    """Leave out further findings, and what the card says itself: why, and what to try."""
-    first = "\n\n".join(said.split("\n\n")[:2])
-    return first.split("\n  why")[0]
+    """Leave out further findings, what the card says itself (why, and what to try), and a sentence that the finding repeats."""
+    parts = said.split("\n\n")[:2]
+    if len(parts) > 1 and not parts[0].startswith("Nothing is wrong"):
+        del parts[0]
+    return "\n\n".join(parts).split("\n  why")[0]
