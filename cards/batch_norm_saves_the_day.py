@@ -77,10 +77,9 @@ Large steps make weights grow. Batch norm divides by the spread of each unit in 
 """,
     look_alike="""
 [Exploding](exploding.md) activations: there the *next* layer grows, too, and the loss with it. Compare the layer before a normalisation with the one after, on one scale (`window="shared"`).
-In a [healthy](healthy.md) training neither grows.
 """,
     remedy="""
-Nothing, while it learns. If you are to remove the norm, or fold it in for half precision: first lower the learning rate, or add weight decay.
+Nothing, while it learns. Before you remove the norm: a lower learning rate, or weight decay.
 """,
     symptom="batch-norm-hides-drift",
     rule="A note: the input of the norm has grown tenfold, its output less than three times.",

@@ -87,12 +87,12 @@ A step follows the slope of the loss where the weights *are*. If it goes far, th
 is {loss} at the end, where the usual rate of 0.001 gets to {usual}; guessing has 2.3.
 """,
     look_alike="""
-[Collapse and recover](collapse_and_recover.md) builds up over many batches, falls to *zero*, and begins again; here there is one jump upwards, at the start. With
+[Collapse and recover](collapse_and_recover.md) builds up over many batches, falls to *zero*, and begins again; here there is one jump, at the start. With
 [batch norm](batch_norm_saves_the_day.md) large steps also widen a layer, but what follows stays calm and the loss falls.
 """,
     remedy="""
-1. A lower learning rate: by the factor that brings the updates to -2 or -3 (the diagnosis names it). 2. Warm-up. 3. Clip the gradients. 4. Batch norm.
+A learning rate that brings the updates to -2 or -3 (the diagnosis names it); then warm-up, clipping, batch norm.
 """,
     symptom="learning-rate-too-high",
-    rule="It takes the median of these ratios over all matrices: above 6 % is a problem while the network does not learn.",
+    rule="The median of the three ratios: above 6 % is a problem while the network does not learn.",
 )

@@ -69,8 +69,8 @@ A [healthy](healthy.md) training is as calm in its hidden layers: *look at the l
 optimiser updates are exactly zero; here they are small. With [vanishing](vanishing.md) gradients they are small in the *first* layers alone.
 """,
     remedy="""
-1. A higher learning rate, by the factor that brings the updates to about -2.5; the diagnosis names it. 2. Check the schedule: a warm-up or decay that was set
-for another number of batches ends up here, too.
+A learning rate that brings the updates to about -2.5 (the diagnosis names it). Check the schedule, too: a warm-up or decay that was set
+for another number of batches ends up here.
 """,
     symptom="learning-rate-too-low",
     rule="Even the largest steps of the fastest matrices stay below 10^-4, and the loss hardly falls. A schedule that fades out at the end is not meant.",

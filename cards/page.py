@@ -89,4 +89,6 @@ def _first_finding(said: str) -> str:
     parts = said.split("\n\n")[:2]
     if len(parts) > 1 and not parts[0].startswith("Nothing is wrong"):
         del parts[0]
-    return "\n\n".join(parts).split("\n  why")[0]
+    first, _, rest = "\n\n".join(parts).partition("\n  why")
+    explains = re.search(r"\n  explains.*?(?=\n  more|\Z)", rest, re.DOTALL)
+    return first + (explains.group() if explains else "")
