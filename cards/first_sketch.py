@@ -83,7 +83,7 @@ def make(folder: Path) -> Shown:
 CARD = Card(
     title="The first sketch, from real runs",
     summary="The idea began as a drawing of two trainings, one bad and one good. Here both are real.",
-    training="four strided convolutions, SGD, batches of 128, four epochs of 4,000 digits. Bad: ReLU, PyTorch's initialisation, 0.6. "
+    training="four strided convolutions, SGD, batches of 128, four epochs of 4,000 digits. Bad: ReLU, PyTorch's initialisation, a learning rate of 0.6. "
     "Good: leaky ReLU (slope 0.1), Kaiming initialisation, one cycle up to 0.15; no batch norm.",
     make=make,
     see="""
@@ -102,7 +102,7 @@ makes it good: initialisation and schedule do as much. Loss at the end: {bad} an
 See [collapse and recover](collapse_and_recover.md) for the left one, [healthy](healthy.md) for the right one. A ReLU that stays a bright line at zero and shows little above may be [sparse](sparse_relu.md), which is fine.
 """,
     remedy="""
-From left to right: initialise for the activation function, let the learning rate warm up, keep a slope below zero; or batch norm.
+In this order: initialise for the activation function, let the learning rate warm up, keep a slope below zero; or batch norm.
 """,
     symptom="collapse-and-recover",
     rule="It finds the bad one; in the good one nothing.",

@@ -58,7 +58,7 @@ CARD = Card(
     make=make,
     see="""
 - **1** The last layer looks at the end as it did at the start; its size has changed by {change}.
-- **2** The reason: steps are a 10^{power} part of the weights. The rule of thumb is 10^-3.
+- **2** The reason: steps are 10^{power} of the weights. The rule of thumb is 10^-3.
 """,
     meaning="""
 The steps go the right way, but are so small that it would take hundreds of times as many. The loss is {loss}; guessing has 2.30. What flickers in the

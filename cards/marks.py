@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 
 __all__ = ["INK", "mark", "panels"]
@@ -34,9 +35,12 @@ def mark(ax: Axes, number: int, at: tuple[float, float], away: tuple[float, floa
     -------
     Annotation
     """
-    return ax.annotate(
+    made = ax.annotate(
         str(number), at, xytext=away, textcoords="offset points", ha="center", va="center", fontsize=8.5,
         fontweight="bold", color="white", zorder=10, annotation_clip=False,
         bbox={"boxstyle": "circle,pad=0.28", "facecolor": INK, "edgecolor": "white", "linewidth": 1.0},
         arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.3, "shrinkA": 6, "shrinkB": 0, "mutation_scale": 9},
     )  # fmt: skip
+    if made.arrow_patch is not None:  # to be seen on any colour
+        made.arrow_patch.set_path_effects([withStroke(linewidth=3.0, foreground="white")])
+    return made

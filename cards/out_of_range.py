@@ -40,7 +40,6 @@ def make(folder: Path) -> Shown:
         ],
         numbers={
             "beyond": f"{100 * beyond:.0f} %",
-            "far": f"{100 * far:.2f} %",
             "largest": f"{max(-moments['min'].min(), moments['max'].max()):.0f}",
             "values": f"{moments['size'].sum():,}",
         },
@@ -65,7 +64,7 @@ CARD = Card(
     see="""
 - **1** The strip above the window: its colour is the share of *all* values beyond it, however far. The note says how many that are over the whole training.
 - **2** The last layer has left the window: at the end {beyond} of its values lie beyond 1.
-- **3** With `window="symlog"` all of it is on show, up to {largest}; beyond 10 there is {far}.
+- **3** With `window="symlog"` all of it is on show: it reaches {largest}.
 """,
     meaning="""
 The window is chosen when a chart is *drawn*. Counted is every magnitude a float can have: {values} values of the last layer, and the bins add up to exactly

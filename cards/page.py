@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cards.card import Card, Shown
+from colordim import Run
 from colordim.diagnosis.text import as_text
 
 __all__ = ["page", "save", "thumbnail"]
@@ -57,7 +58,9 @@ def page(slug: str, card: Card, shown: Shown) -> str:
     ]
     if shown.run is not None:
         said = as_text(shown.run.diagnose(), width=96).strip()
-        parts.append(f"`colordim diagnose` says of this run:\n\n```text\n{_first_finding(said)}\n```")
+        parts.append(
+            f"`colordim diagnose` says of this run:\n\n```text\n{_first_finding(said, card.symptom, shown.run)}\n```"
+        )
     parts.append(f"*The training:* {text(card.training)} Made by [`cards/{slug}.py`](../../cards/{slug}.py).")
     return "\n\n".join(parts) + "\n"
 
@@ -84,11 +87,16 @@ def _rule(card: Card, text: str) -> str:
     return f"{link} {text}".strip()
 
 
-def _first_finding(said: str) -> str:
-    """Leave out further findings, what the card says itself (why, and what to try), and a sentence that the finding repeats."""
+def _first_finding(said: str, symptom: str, run: Run) -> str:
+    """Leave out further findings, what the card says itself (why, and what to try), and a sentence that the finding repeats.
+
+    Where the card's pattern is a consequence of something else, what the finding explains is kept.
+    """
     parts = said.split("\n\n")[:2]
-    if len(parts) > 1 and not parts[0].startswith("Nothing is wrong"):
+    findings = run.diagnose().findings
+    if findings and not parts[0].startswith("Nothing is wrong"):
         del parts[0]
-    first, _, rest = "\n\n".join(parts).partition("\n  why")
-    explains = re.search(r"\n  explains.*?(?=\n  more|\Z)", rest, re.DOTALL)
-    return first + (explains.group() if explains else "")
+    shown, _, rest = "\n\n".join(parts).partition("\n  why")
+    if not findings or findings[0].symptom == symptom or "\n  explains" not in rest:
+        return shown
+    return shown + "\n  explains" + rest.split("\n  explains")[1].split("\n  more")[0]
