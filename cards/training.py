@@ -16,7 +16,7 @@ import colordim
 from colordim import Run
 from colordim.demo.data import Digits, load_digits
 
-__all__ = ["digits", "fit", "settled", "sgd"]
+__all__ = ["adam", "digits", "fit", "one_cycle", "settled", "sgd"]
 
 
 @cache
@@ -28,6 +28,18 @@ def digits() -> Digits:
 def sgd(lr: float, momentum: float = 0.0) -> Callable[[nn.Module], torch.optim.Optimizer]:
     """Return what makes the SGD optimiser of a model."""
     return lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+
+
+def adam(lr: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    """Return what makes the Adam optimiser of a model."""
+    return lambda model: torch.optim.Adam(model.parameters(), lr=lr)
+
+
+def one_cycle(lr: float) -> Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]:
+    """Return what makes a schedule that rises to `lr` and falls again, for :func:`fit`."""
+    return lambda steps, batches: torch.optim.lr_scheduler.OneCycleLR(
+        steps, max_lr=lr, total_steps=batches, cycle_momentum=False
+    )
 
 
 def fit(
