@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cards.deck import GROUPS, card
+from cards.deck import GROUPS, card, index
 from PIL import Image
 
 from colordim.diagnosis import SYMPTOMS
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "cards"
 PICTURES = PAGES / "images"
 SLUGS = [slug for slugs in GROUPS.values() for slug in slugs]
-MOST_BYTES, MOST_WORDS = 120_000, 220
+MOST_BYTES, MOST_WORDS = 120_000, 240
 
 WITHOUT_CARD = {
     "not-in-optimizer": "is on the card of layers that stand still, beside frozen",
@@ -116,6 +116,5 @@ def test_a_card_with_a_rule_shows_what_it_says(slug: str) -> None:
         assert "`colordim diagnose` says of this run:" in page_of(slug)
 
 
-def test_the_list_names_each_card() -> None:
-    listed = re.findall(r"[*(]*\]\(([a-z_0-9]+)\.md\)", (PAGES / "index.md").read_text(encoding="utf-8"))
-    assert list(dict.fromkeys(listed)) == SLUGS
+def test_the_list_is_what_the_deck_says() -> None:
+    assert (PAGES / "index.md").read_text(encoding="utf-8") == index()
