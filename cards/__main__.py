@@ -65,7 +65,7 @@ def main() -> int:
                 print(f"  {error}", file=sys.stderr)
                 continue
         print(f"  {slug}: {time.perf_counter() - began:.0f} s", flush=True)
-    for slug in every:
+    for slug in every[1:]:
         if (picture := asked.out / "images" / f"{slug}-1.png").exists():
             thumbnail(picture, picture.with_name(f"{slug}-small.png"))
     (asked.out / "index.md").write_text(index(), encoding="utf-8")

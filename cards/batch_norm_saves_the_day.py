@@ -22,14 +22,14 @@ def make(folder: Path) -> Shown:
     )
     without = fit(perceptron(128, 128), folder / "without", optimizer=adam(RATE), schedule=one_cycle(RATE), epochs=4)
     figure = with_norm.colorful(
-        ["fc2", "norm2"], window="shared", colorbar="shared", figsize=(8.6, 3.6), title="With batch norm: it learns"
+        ["fc2", "norm2"], window="shared", colorbar="shared", figsize=(8.6, 3.2), title="With batch norm: it learns"
     )
     linear, norm = panels(figure)
     high = linear.get_ylim()[1]
     mark(linear, 1, (26, 0.2 * high), (-34, 30))
     mark(norm, 2, (60, 0.06 * high), (0, 38))
     beside = without.colorful(
-        ["fc2", "head"], window="symlog", colorbar="shared", figsize=(8.6, 3.6), title="Without: it learns nothing"
+        ["fc2", "head"], window="symlog", colorbar="shared", figsize=(8.6, 3.2), title="Without: it learns nothing"
     )
     alone, _ = panels(beside)
     mark(alone, 3, (60, -100.0), (0, 44))
@@ -72,15 +72,14 @@ CARD = Card(
 - **3** The same layer without a norm grows {fatal} times; loss {stuck}, which is guessing (2.30). With batch norm it is {learnt}.
 """,
     meaning="""
-Steps of Adam have about the same length however small the gradient is, so a large learning rate makes weights grow. Batch norm divides by the spread of each unit in the batch: a
-scale that grows is divided out again, and the larger the weights, the *less* a step of the same length turns them. So it also tames the learning rate.
+Large steps make weights grow. Batch norm divides by the spread of each unit in the batch, so that the scale is divided out again; and the larger the weights, the
+*less* a step of the same length turns them. So it also tames the learning rate.
 """,
     look_alike="""
 [Exploding](exploding.md) activations: there the *next* layer grows, too, and the loss with it. Compare the layer before a normalisation with the one after, on one scale (`window="shared"`).
-In a [healthy](healthy.md) training neither grows.
 """,
     remedy="""
-Nothing, while it learns. If you are to remove the norm, or fold it in for half precision: first lower the learning rate, or add weight decay.
+Nothing, while it learns. Before you remove the norm: a lower learning rate, or weight decay.
 """,
     symptom="batch-norm-hides-drift",
     rule="A note: the input of the norm has grown tenfold, its output less than three times.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,18 +32,23 @@ def make(folder: Path) -> Shown:
     data = digits()
     pair = torch.isin(data.train_labels, torch.tensor(PAIR))
     swapped = torch.where(pair & (torch.arange(len(pair)) % 2 == 0), sum(PAIR) - data.train_labels, data.train_labels)
-    options = {"optimizer": sgd(0.1, 0.9), "epochs": 5, "facets": {"head": "class"}, "kinds": "activation"}
+    options: dict[str, Any] = {
+        "optimizer": sgd(0.1, 0.9),
+        "epochs": 5,
+        "facets": {"head": "class"},
+        "kinds": "activation",
+    }
     good = fit(healthy_network, folder / "healthy", data=data, **options)
     bad = fit(healthy_network, folder / "mixed", data=replace(data, train_labels=swapped), **options)
     healthy, mixed = ([yes(run, number) for number in range(10)] for run in (good, bad))
     rest = [share for number, share in enumerate(mixed) if number not in PAIR]
-    size = {"by": "class", "window": (-12.0, 12.0), "figsize": (11.0, 5.6)}
+    size: dict[str, Any] = {"by": "class", "window": (-12.0, 12.0), "figsize": (11.0, 5.6)}
     first = good.colorful("head", title="Ten classes, told apart", **size)
     mark(panels(first)[0], 1, (140, 8.0), (-30, -4))
     (one,) = (ax for ax in first.axes if [text.get_text() for text in ax.texts] == ["1"])
     mark(one, 2, (0.12 * one.get_xlim()[1], 8.5), (24, -10))
     second = bad.colorful("head", title="4 and 9 mixed", **size)
-    for number, ax in ((n, ax) for n in PAIR for ax in second.axes if [t.get_text() for t in ax.texts] == [str(n)]):
+    for ax in (ax for ax in second.axes if [text.get_text() for text in ax.texts] in (["4"], ["9"])):
         mark(ax, 3, (0.22 * ax.get_xlim()[1], 7.0), (24, -8))
     loss, other = last_loss(bad), last_loss(good)
     return Shown(

@@ -72,7 +72,7 @@ A [dead ReLU](dead_relu.md) also ends as a line at zero, but does not come back.
 large batch of *data* gives a spike of a single column, and the loss comes back at once.
 """,
     remedy="""
-1. Batch norm between the layers. 2. Kaiming initialisation. 3. A lower learning rate, or one that warms up.
+In this order: batch norm between the layers; Kaiming initialisation; a lower learning rate, or one that warms up.
 """,
     symptom="collapse-and-recover",
     rule="It looks for two or more layers that fall to less than half of their peak within five batches, while the loss gives back what it had gained.",

@@ -11,7 +11,7 @@ from torch import nn, optim
 from cards.card import Card, Picture, Shown
 from cards.marks import mark, panels
 from cards.read import found, last_loss, share_of_zeros
-from cards.training import fit
+from cards.training import adam, fit
 from colordim import Run
 
 __all__ = ["CARD", "SPIKE", "perceptron", "train_dead"]
@@ -36,7 +36,7 @@ def train_dead(folder: Path) -> Run:
         return optim.lr_scheduler.LambdaLR(steps, lambda batch: 300.0 if SPIKE[0] <= batch < SPIKE[1] else 1.0)
 
     return fit(
-        perceptron, folder, optimizer=lambda model: optim.Adam(model.parameters(), 1e-3), epochs=5, schedule=slip,
+        perceptron, folder, optimizer=adam(1e-3), epochs=5, schedule=slip,
         kinds="activation",
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ def make(folder: Path) -> Shown:
         schedule=one_cycle(0.1), epochs=3,
     )  # fmt: skip
     figure = run.colorful(
-        ["fc1", "fc5"], window="symlog", colorbar="shared", figsize=(8.6, 3.6), title="Exploding activations"
+        ["fc1", "fc5"], window="symlog", colorbar="shared", figsize=(8.6, 3.3), title="Exploding activations"
     )
     first, last = panels(figure)
     deep, shallow = rms(run, "fc5"), rms(run, "fc1")
@@ -33,7 +33,7 @@ def make(folder: Path) -> Shown:
         kind="gradient",
         window="symlog",
         colorbar="shared",
-        figsize=(8.6, 3.2),
+        figsize=(8.6, 2.8),
         title="Exploding gradients, same run",
     )
     (back,) = panels(beside)
@@ -70,22 +70,20 @@ CARD = Card(
     training="five hidden layers of 64 with leaky ReLU and no normalisation, PyTorch's initialisation, Adam with one cycle up to 0.1, batches of 128, three epochs of 4,000 digits.",
     make=make,
     see="""
-The scale is logarithmic beyond the middle: each mark is ten times the one before.
-
-- **1** The first layer grows {shallow} times.
+- **1** The first layer grows {shallow} times. (Beyond the middle the scale is logarithmic.)
 - **2** The fifth grows {deep} times: it multiplies what all before it have grown by.
 - **3** What comes back to the first layer grows {gradient} times: gradients pass through the same large weights.
 """,
     meaning="""
-Larger weights make larger values, those make larger gradients, and so on. With SGD that runs into infinity within a few batches; Adam's steps are bounded, so here one can watch it. The loss ends at {loss}.
-To the question whether values far outside the window lead to exploding gradients: they come together, since both are multiplied by the same weights.
+Larger weights make larger values, those make larger gradients, and so on. SGD would soon reach infinity; steps of Adam are bounded, so one can watch. The loss ends at {loss}.
+Values and gradients explode together, since both are multiplied by the same weights.
 """,
     look_alike="""
 Layers of a [healthy](healthy.md) training grow, too, ten times or so: it is the *loss* that tells. Values beyond the window alone mean [nothing bad](out_of_range.md).
 """,
     remedy="""
-1. A lower learning rate. 2. Clip the gradients. 3. [Batch norm](batch_norm_saves_the_day.md). 4. Kaiming initialisation, if it is so from the first batch.
+In this order: a lower learning rate; clipping the gradients; [batch norm](batch_norm_saves_the_day.md); Kaiming initialisation, if it is so from the first batch.
 """,
     symptom="exploding-activations",
-    rule="A layer has a hundred times its first root mean square, and more than 10, while the network does not learn. Here it is listed under its cause; [exploding-gradients](../diagnosis.md#exploding-gradients) is found, too.",
+    rule="A layer becomes a hundred times as large while the network does not learn. It is listed under its cause, with [exploding-gradients](../diagnosis.md#exploding-gradients).",
 )

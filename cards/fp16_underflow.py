@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,11 +38,11 @@ def half_precision(folder: Path, scaled: bool, epochs: int = 3) -> Run:
             model, folder=folder, name=folder.name, optimizer=steps, kinds="all", scaler=scaler
         ) as rec:
             for _ in range(epochs):
-                for chosen in torch.randperm(len(data.train_labels), generator=order).split(128)[:-1]:
+                for chosen in torch.randperm(len(data.train_labels), generator=order)[:3968].view(-1, 128):
                     with torch.autocast("cpu", torch.float16):
                         loss = WEIGHT * cross_entropy(model(data.train_images[chosen]), data.train_labels[chosen])
                     steps.zero_grad()
-                    scaler.scale(loss).backward()
+                    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                     scaler.step(steps)
                     scaler.update()
                     rec.log(loss=loss / WEIGHT)
@@ -62,7 +63,7 @@ def make(folder: Path) -> Shown:
     stream = bad.stream("fc1.weight", "weight_gradient")
     edges, counts = stream.axis.edges, bad.counts(stream).sum(axis=0)
     smaller = counts[(edges[1:] <= SMALLEST) & (edges[:-1] > 0)].sum()
-    size = {"kind": "weight_gradient", "window": (-4e-7, 4e-7), "figsize": (10.4, 3.9)}
+    size: dict[str, Any] = {"kind": "weight_gradient", "window": (-4e-7, 4e-7), "figsize": (10.4, 3.9)}
     first = bad.colorful(["fc1.weight", "fc2.weight"], title="float16 without a loss scaler", **size)
     one, _ = panels(first)
     mark(one, 1, (45, 0.0), (-34, 34))

@@ -38,7 +38,7 @@ def make(folder: Path) -> Shown:
     run = fit(lesson_network, folder / "late", optimizer=groups, epochs=5, schedule=thaw)
     waits = fit(lesson_network, folder / "plateau", optimizer=sgd(0.1), epochs=7, kinds="activation")
     figure = run.colorful(
-        [LAYER, "conv3"], window="own", mean=True, colorbar="shared", figsize=(8.6, 3.6), title="One layer starts late"
+        [LAYER, "conv3"], window="own", mean=True, colorbar="shared", figsize=(8.6, 3.2), title="One layer starts late"
     )
     first, third = panels(figure)
     mark(first, 1, (THAW, 0.3 * first.get_ylim()[1]), (-30, 34))
@@ -47,7 +47,7 @@ def make(folder: Path) -> Shown:
         ["conv1", "conv4"],
         window="own",
         colorbar="shared",
-        figsize=(8.6, 3.6),
+        figsize=(8.6, 3.2),
         title="Looks like it: all layers wait together",
     )
     _, fourth = panels(beside)
@@ -95,8 +95,8 @@ CARD = Card(
 - **3** The other case: all layers wait, then grow together, the fourth {deep} times; the loss leaves guessing in batch {leaves}.
 """,
     meaning="""
-Three things make a layer wait: its learning rate is zero (here, on purpose), its gradients are very small at first ([vanishing](vanishing.md)), or what it gets does not change. "Does it mean that the network started
-to learn later?" In the lower picture, yes: its loss stayed at guessing as long. In the upper one only this layer did; the others were learning.
+A layer waits if its learning rate is zero (here, on purpose), or its gradients are very small at first ([vanishing](vanishing.md)). "Did the network start
+to learn later?" In the lower picture, yes: its loss stayed at guessing as long. In the upper one only this layer did.
 """,
     look_alike="""
 Does the loss wait, too? Then all layers do (**3**): small first weights let little through. [Frozen](frozen_layer.md): it never begins.

@@ -21,12 +21,12 @@ def make(folder: Path) -> Shown:
         ["conv4", "head"],
         window="own",
         colorbar="shared",
-        figsize=(8.6, 3.6),
+        figsize=(8.6, 3.3),
         title="Learning rate too low: SGD at 0.0001",
     )
     _, head = panels(figure)
     mark(head, 1, (20, 0.1 * head.get_ylim()[1]), (0, 44))
-    beside = run.updates(figsize=(8.6, 3.2), title="Updates relative to the weights")
+    beside = run.updates(figsize=(8.6, 2.8), title="Updates relative to the weights")
     mark(beside.axes[0], 2, (46, float(np.log10(np.median(steps(run))))), (0, 30))
     scale = rms(run, "head")
     return Shown(
@@ -58,7 +58,7 @@ CARD = Card(
     make=make,
     see="""
 - **1** The last layer looks at the end as it did at the start; its size has changed by {change}.
-- **2** The reason: steps are a 10^{power} part of the weights. The rule of thumb is 10^-3.
+- **2** The reason: steps are 10^{power} of the weights. The rule of thumb is 10^-3.
 """,
     meaning="""
 The steps go the right way, but are so small that it would take hundreds of times as many. The loss is {loss}; guessing has 2.30. What flickers in the
@@ -69,8 +69,8 @@ A [healthy](healthy.md) training is as calm in its hidden layers: *look at the l
 optimiser updates are exactly zero; here they are small. With [vanishing](vanishing.md) gradients they are small in the *first* layers alone.
 """,
     remedy="""
-1. A higher learning rate, by the factor that brings the updates to about -2.5; the diagnosis names it. 2. Check the schedule: a warm-up or decay that was set
-for another number of batches ends up here, too.
+A learning rate that brings the updates to about -2.5 (the diagnosis names it). Check the schedule, too: a warm-up or decay that was set
+for another number of batches ends up here.
 """,
     symptom="learning-rate-too-low",
     rule="Even the largest steps of the fastest matrices stay below 10^-4, and the loss hardly falls. A schedule that fades out at the end is not meant.",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from cards.card import Card, Picture, Shown
 from cards.marks import mark, panels
 from cards.read import found, last_loss, rms
-from cards.training import fit
+from cards.training import adam, fit
 
 WIDTH, HEADS = 32, 4
 HUGE = 1000.0
@@ -47,8 +49,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the residual stream behind the block."""
-        y = self.norm1(x)
-        x = x + self.attention(y, y, y, need_weights=False)[0]
+        normed = self.norm1(x)
+        x = x + self.attention(normed, normed, normed, need_weights=False)[0]
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
@@ -74,7 +76,7 @@ def make(folder: Path) -> Shown:
     """Train with and without the huge value."""
     run, plain = (
         fit(
-            lambda huge=huge: Transformer(huge), folder / name, optimizer=lambda m: optim.Adam(m.parameters(), 3e-3),
+            partial(Transformer, huge), folder / name, optimizer=adam(3e-3),
             epochs=3, kinds="activation", layers=LAYERS,
         )
         for name, huge in (("massive", HUGE), ("plain", 0.0))
@@ -84,7 +86,7 @@ def make(folder: Path) -> Shown:
     counts, edges = run.counts("block3")[-1], run.stream("block3").axis.edges
     number = int(counts[edges[:-1] > 0.5 * HUGE].sum())
     losses = [last_loss(each, "valid", 2) for each in (run, plain)]
-    size = {"figsize": (10.4, 3.9)}
+    size: dict[str, Any] = {"figsize": (10.4, 3.9)}
     first = run.colorful(["block3", "norm"], window="symlog", title="Massive activations, every value on show", **size)
     block, norm = panels(first)
     mark(block, 1, (46, HUGE), (-26, -26))

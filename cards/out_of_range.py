@@ -18,7 +18,7 @@ NARROW, WIDE = 1.0, 10.0
 def make(folder: Path) -> Shown:
     """Train once, on the default axis, which has every magnitude."""
     run = fit(healthy_network, folder / "range", optimizer=sgd(0.6), epochs=3, schedule=one_cycle(0.6))
-    size = {"colorbar": "shared", "figsize": (8.6, 3.6)}
+    size = {"colorbar": "shared", "figsize": (8.6, 3.2)}
     narrow = run.colorful(LAYERS, window=(-NARROW, NARROW), title="The same run, window (-1, 1)", **size)  # type: ignore[arg-type]
     whole = run.colorful(LAYERS, window="symlog", title='The same run, window="symlog"', **size)  # type: ignore[arg-type]
     first, head = panels(narrow)
@@ -40,7 +40,6 @@ def make(folder: Path) -> Shown:
         ],
         numbers={
             "beyond": f"{100 * beyond:.0f} %",
-            "far": f"{100 * far:.2f} %",
             "largest": f"{max(-moments['min'].min(), moments['max'].max()):.0f}",
             "values": f"{moments['size'].sum():,}",
         },
@@ -65,7 +64,7 @@ CARD = Card(
     see="""
 - **1** The strip above the window: its colour is the share of *all* values beyond it, however far. The note says how many that are over the whole training.
 - **2** The last layer has left the window: at the end {beyond} of its values lie beyond 1.
-- **3** With `window="symlog"` all of it is on show, up to {largest}; beyond 10 there is {far}.
+- **3** With `window="symlog"` all of it is on show: it reaches {largest}.
 """,
     meaning="""
 The window is chosen when a chart is *drawn*. Counted is every magnitude a float can have: {values} values of the last layer, and the bins add up to exactly
@@ -76,8 +75,8 @@ that. Whether a training is in danger is not a question of the window: this one 
 which have no place on the axis and are counted by themselves.
 """,
     remedy="""
-`window="own"` for each layer's own; `window=(-10, 10)` to compare with another chart; `window="symlog"` for everything; `colordim show RUN --window symlog` in a
-terminal. Record with `range=(lo, hi)` only to have the bins of another tool: then `under` and `over` have the rest, as numbers.
+`window="own"` for each layer's own, `(-10, 10)` to compare with another chart, `"symlog"` for everything. Record with `range=(lo, hi)` only to have the bins of
+another tool: `under` and `over` then have the rest, as numbers.
 """,
     rule="Rules read the counts, so no window misleads them.",
 )

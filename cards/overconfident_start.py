@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn, optim
+from torch import nn
 
 from cards.card import Card, Picture, Shown
 from cards.dead_relu import perceptron
 from cards.marks import mark, panels
 from cards.read import found, last_loss, rms
-from cards.training import fit, sgd
+from cards.training import adam, fit, sgd
 
 FACTOR = 60.0
 
@@ -30,7 +32,7 @@ def make(folder: Path) -> Shown:
     """Train with a last layer that begins too wide, and as PyTorch begins it."""
     bad, good = (
         fit(
-            lambda factor=factor: wide(factor), folder / name, optimizer=lambda m: optim.Adam(m.parameters(), 1e-3),
+            partial(wide, factor), folder / name, optimizer=adam(1e-3),
             epochs=3,
         )
         for name, factor in (("wide", FACTOR), ("default", 1.0))
@@ -39,7 +41,7 @@ def make(folder: Path) -> Shown:
     back = int(np.flatnonzero(loss < math.log(10))[0])
     leap = fit(lambda: wide(FACTOR), folder / "sgd", optimizer=sgd(0.05), epochs=1, kinds="activation").batches["loss"]
     outputs, healthy = rms(bad, "head"), rms(good, "head")
-    size = {"window": (-20.0, 20.0), "figsize": (10.4, 3.9)}
+    size: dict[str, Any] = {"window": (-20.0, 20.0), "figsize": (10.4, 3.9)}
     first = bad.colorful(["fc2", "head"], title="Over-confident: the last layer begins 60 times too wide", **size)
     before, head = panels(first)
     mark(before, 1, (4, 0.8), (28, 40))

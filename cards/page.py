@@ -88,13 +88,15 @@ def _rule(card: Card, text: str) -> str:
 
 
 def _first_finding(said: str, symptom: str, run: Run) -> str:
-    """Leave out further findings, and what the card says itself: why, and what to try.
+    """Leave out further findings, what the card says itself (why, and what to try), and a sentence that the finding repeats.
 
     Where the card's pattern is a consequence of something else, what the finding explains is kept.
     """
-    first = "\n\n".join(said.split("\n\n")[:2])
-    shown = first.split("\n  why")[0]
+    parts = said.split("\n\n")[:2]
     findings = run.diagnose().findings
-    if not findings or findings[0].symptom == symptom or "\n  explains" not in first:
+    if findings and not parts[0].startswith("Nothing is wrong"):
+        del parts[0]
+    shown, _, rest = "\n\n".join(parts).partition("\n  why")
+    if not findings or findings[0].symptom == symptom or "\n  explains" not in rest:
         return shown
-    return shown + "\n  explains" + first.split("\n  explains")[1].split("\n  more")[0]
+    return shown + "\n  explains" + rest.split("\n  explains")[1].split("\n  more")[0]

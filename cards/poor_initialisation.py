@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -33,10 +35,10 @@ def deep(gain: float) -> nn.Sequential:
 def make(folder: Path) -> Shown:
     """Train with weights that begin too small, and as ReLU likes them; look at the first batch of too large ones."""
     bad, good, large = (
-        fit(lambda gain=gain: deep(gain), folder / name, optimizer=sgd(0.05), epochs=epochs)
+        fit(partial(deep, gain), folder / name, optimizer=sgd(0.05), epochs=epochs)
         for name, gain, epochs in (("small", 0.5, 2), ("kaiming", 2**0.5, 2), ("large", 6.0, 1))
     )
-    options = {"window": (-5.0, 5.0), "cols": 4, "figsize": (11.6, 3.1), "colorbar": "shared"}
+    options: dict[str, Any] = {"window": (-5.0, 5.0), "cols": 4, "figsize": (11.6, 3.1), "colorbar": "shared"}
     first = bad.colorful(LAYERS, title="Too small: weights begin at 0.5 / √fan-in", **options)
     panes = panels(first)
     mark(panes[0], 1, (30, 1.2), (-20, 24))

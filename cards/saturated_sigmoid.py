@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch import nn, optim
+from torch import nn
 
 from cards.card import Card, Picture, Shown
 from cards.marks import mark, panels
 from cards.read import found, rms
 from cards.saturated_tanh import share_beyond
-from cards.training import fit
+from cards.training import adam, fit
 
 FLAT = 4.0
 """From here on the slope of the sigmoid is below a tenth of the steepest, as the rule takes it."""
@@ -31,7 +32,7 @@ def make(folder: Path) -> Shown:
     """Train with steps that are too large for the first layer, and with smaller ones."""
     bad, good = (
         fit(
-            sigmoid_network, folder / name, optimizer=lambda model, lr=lr: optim.Adam(model.parameters(), lr), epochs=4,
+            sigmoid_network, folder / name, optimizer=adam(lr), epochs=4,
             range={"sigmoid*": (0.0, 1.0)}, bins=80,
         )
         for name, lr in (("saturated", 0.03), ("healthy", 0.0005))
@@ -40,7 +41,7 @@ def make(folder: Path) -> Shown:
     passed = [
         float(np.median((rms(run, "fc1", "gradient") / rms(run, "sigmoid1", "gradient"))[-20:])) for run in (bad, good)
     ]
-    size = {"figsize": (10.4, 3.9)}
+    size: dict[str, Any] = {"figsize": (10.4, 3.9)}
     first = bad.colorful(["fc1", "sigmoid1"], window="own", title="Saturated: Adam at 0.03", **size)
     before, after = panels(first)
     mark(before, 1, (8, 0.5 * before.get_ylim()[1]), (34, 16))

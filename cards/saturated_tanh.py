@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,13 +46,13 @@ def make(folder: Path) -> Shown:
     """Train with weights that begin too large, and as tanh likes them."""
     bad, good = (
         fit(
-            lambda gain=gain: tanh_network(gain), folder / name, optimizer=sgd(0.05), epochs=3,
+            partial(tanh_network, gain), folder / name, optimizer=sgd(0.05), epochs=3,
             range={"tanh*": (-1.0, 1.0)}, bins=80,
         )
         for name, gain in (("saturated", 3.9), ("healthy", 5 / 3))
     )  # fmt: skip
     flat, other = (float(share_beyond(run, "fc2", FLAT)[-20:].mean()) for run in (bad, good))
-    size = {"figsize": (10.4, 3.9)}
+    size: dict[str, Any] = {"figsize": (10.4, 3.9)}
     first = bad.colorful(["fc2", "tanh2"], window="own", title="Saturated: weights begin at 3.9 / √fan-in", **size)
     before, after = panels(first)
     mark(before, 1, (45, 3.6), (-30, 14))

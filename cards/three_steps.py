@@ -135,12 +135,12 @@ CARD = Card(
     see="""
 - **1** A layer returns a block of numbers: here {shape}, which is batch size, channels, height and width, {size} values. (A linear layer: [BS, NF].) Shown are 4 channels of 5 digits.
 - **2** All of them go into one histogram, wherever they come from: {bins} bins of {width}. The fullest has {peak} values.
-- **3** Counts become colours on a *logarithmic* scale. One with {few} in it is dark, but not blank; {peak} is yellow. Turned upright, that is one column.
+- **3** Counts become colours on a *logarithmic* scale. One with {few} in it is dark, but not blank; {peak} is yellow. That is one column.
 
 Below is the chart: one such column for each batch, the one of batch {batch} framed.
 """,
     meaning="""
-Without the logarithm the thin ends, where trouble begins, would be invisible next to the middle. What is *stored* are the counts, whole numbers, never the logarithm. What lies outside of the bins is counted, too (here {outside} values).
+Without the logarithm the thin ends, where trouble begins, would be invisible next to the middle. What is *stored* are the counts, whole numbers, never the logarithm. What lies outside of the bins is counted, too (here {outside}).
 Without `range` the bins cover every magnitude that a float can have, in steps of 6 to 12 %; a chart makes rows of them.
 """,
     look_alike="""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cards.card import Card, Picture, Shown
 from cards.marks import mark
@@ -39,7 +40,7 @@ def make(folder: Path) -> Shown:
     data = odd_or_even()
     inverted = replace(data, valid_images=-data.valid_images)
     few = replace(data, train_images=data.train_images[::8], train_labels=data.train_labels[::8])
-    options = {"optimizer": sgd(0.02, 0.9), "loss_function": bce, "kinds": "activation"}
+    options: dict[str, Any] = {"optimizer": sgd(0.02, 0.9), "loss_function": bce, "kinds": "activation"}
     bad = fit(yes_or_no, folder / "inverted", epochs=6, data=inverted, **options)
     overfit = fit(yes_or_no, folder / "overfit", epochs=40, batch_size=50, data=few, **options)
     finding = found(bad, "train-valid-mismatch")

@@ -74,7 +74,7 @@ Activations alone do not show it: they are as calm as those of a [learning rate 
 one scale. All layers small alike: the training is done, or the loss is scaled. Sharp ends in float16: [underflow](fp16_underflow.md).
 """,
     remedy="""
-1. ReLU (or GELU) with its initialisation in the place of sigmoid. 2. Normalisation between the layers. 3. Residual connections. A higher learning rate does not
+In this order: ReLU (or GELU) with its initialisation in the place of sigmoid; normalisation between the layers; residual connections. A higher learning rate does not
 help: it would have to be another one for each layer.
 """,
     symptom="vanishing-gradients",
