@@ -55,13 +55,15 @@ def to_pandas(
         import pandas as pd
     except ImportError:
         raise DependencyError(
-            'to_pandas needs pandas, which is not installed: pip install "colordim[pandas]".', page="run#as-tables-and-histograms"
+            'to_pandas needs pandas, which is not installed: pip install "colordim[pandas]".',
+            page="run#as-tables-and-histograms",
         ) from None
 
     if stream is None:
         if start is not None or stop is not None:
             raise ArgumentError(
-                "start and stop are of a stream's batches: name one, or slice the frame.", page="run#as-tables-and-histograms"
+                "start and stop are of a stream's batches: name one, or slice the frame.",
+                page="run#as-tables-and-histograms",
             )
         batches = pd.DataFrame(dict(run.batches)).set_index("batch")
         if phase is not None:

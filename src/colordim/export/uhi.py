@@ -57,7 +57,8 @@ def to_hist(
         import hist
     except ImportError:
         raise DependencyError(
-            'to_hist needs hist, which is not installed: pip install "colordim[hist]".', page="run#as-tables-and-histograms"
+            'to_hist needs hist, which is not installed: pip install "colordim[hist]".',
+            page="run#as-tables-and-histograms",
         ) from None
 
     found = run.stream(stream)
