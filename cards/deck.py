@@ -33,7 +33,7 @@ def index() -> str:
         "# Flash cards",
         "One pattern a card: a picture of a real training, what you see, what it means, what looks like it, what to try, and the "
         "rule that finds it. Read [what each mark means](../reading.md) first. `make cards` trains them all anew, on digits that "
-        "come with a Python package, and refuses a card whose training does not show what its text says. Printed, each is a page or little more.",
+        "come with a Python package, and refuses a card whose training does not show what its text says. Each prints on one page.",
     ]
     for group, slugs in GROUPS.items():
         rows = [f"## {group}\n", "| | |", "|---|---|"]

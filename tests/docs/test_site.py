@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -26,6 +28,23 @@ def module(path: Path) -> ModuleType:
 
 LINKS = module(Path(__file__).with_name("links.py"))
 CONF = module(DOCS / "conf.py")
+CHROMIUM = module(ROOT / "tests" / "web" / "chromium.py")
+
+
+def sheets(site: Path) -> dict[str, int]:
+    """Return how many sheets of A4 each card of a site is printed on."""
+    path = CHROMIUM.find()
+    sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    printed = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=sandbox)
+        page = browser.new_page()
+        for card in sorted((site / "cards").glob("*.html")):
+            page.goto(card.as_uri())
+            pdf = page.pdf(format="A4", prefer_css_page_size=True)
+            printed[card.stem] = len(re.findall(rb"/Type\s*/Page\b", pdf))
+        browser.close()
+    return printed
 
 
 def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
@@ -38,6 +57,10 @@ def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
     # A page of the manual that includes one of the repository, whose links are meant from there.
     changelog = (tmp_path / "site" / "changelog.html").read_text("utf-8")
     assert 'href="view.html"' in changelog
+    cards = sheets(tmp_path / "site")
+    assert cards.pop("index") > 1, "or the sheets are not counted"
+    assert len(cards) > 20
+    assert set(cards.values()) == {1}, cards
 
 
 def test_a_link_that_does_not_hold_is_found(tmp_path: Path) -> None:
