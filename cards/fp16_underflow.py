@@ -14,8 +14,9 @@ import colordim
 from cards.card import Card, Picture, Shown
 from cards.marks import mark, panels
 from cards.read import found, last_loss
-from cards.training import digits, settled
+from cards.training import digits
 from colordim import Run
+from colordim.demo.training import settled
 
 WEIGHT = 5e-5
 SMALLEST = 2.0**-24

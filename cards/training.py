@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from torch.nn.functional import cross_entropy
 import colordim
 from colordim import Run
 from colordim.demo.data import Digits, load_digits
+from colordim.demo.training import settled
 
-__all__ = ["adam", "digits", "fit", "one_cycle", "settled", "sgd"]
+__all__ = ["adam", "digits", "fit", "one_cycle", "sgd"]
 
 
 @cache
@@ -114,16 +114,3 @@ def fit(
 
 def _pieces(tensor: Tensor, size: int) -> Sequence[Tensor]:
     return [tensor[start : start + size] for start in range(0, len(tensor), size)]
-
-
-@contextmanager
-def settled(seed: int) -> Iterator[None]:
-    """Seed PyTorch and let it use one thread, so that the number of cores does not change the sums."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ import colordim
 from colordim.demo.data import Digits
 from colordim.demo.network import healthy_network, lesson_network
 
-__all__ = ["BAD", "GOOD", "Epoch", "Recipe", "batches_per_epoch", "train"]
+__all__ = ["BAD", "GOOD", "Epoch", "Recipe", "batches_per_epoch", "settled", "train"]
 
 BATCH_SIZE = 128
 VALID_BATCH_SIZE = 500
@@ -95,7 +95,7 @@ def train(
     Run
         The recorded run.
     """
-    with _settled(seed):
+    with settled(seed):
         model = recipe.network()
         order = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr)
@@ -146,7 +146,7 @@ def _pieces(tensor: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
 
 
 @contextmanager
-def _settled(seed: int) -> Iterator[None]:
+def settled(seed: int) -> Iterator[None]:
     """Seed PyTorch and let it use one thread, so that the number of cores does not change the sums."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
