@@ -110,8 +110,17 @@ def test_show_takes_every_option_of_the_colorful_chart(run: Path, tmp_path: Path
 
 
 def test_show_draws_scalars_and_what_is_not_there_is_a_sentence(run: Path, tmp_path: Path) -> None:
-    for options in (["--chart", "scalars"], ["--chart", "updates"], ["--kind", "gradient"]):
+    for options in (["--chart", "scalars"], ["--chart", "updates"]):
         assert "Wrote" in invoke("show", run, "--out", tmp_path / "a.png", *options)
+
+
+def test_show_writes_no_picture_of_a_kind_that_was_not_recorded(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "a.png"
+    said = failure(capsys, "show", run, "--out", picture, "--kind", "gradient")
+    assert "no streams of the kind gradient, but of activation" in said
+    assert not picture.exists()
 
 
 def test_show_passes_on_what_applies(run: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        text = str(message()).strip()
+        text = " ".join(str(message()).replace("Value error, ", "").split())
         asked = getattr(getattr(error, "ctx", None), "command_path", "colordim")
         _fail(text if text.endswith("?") else f"{text.rstrip('.')}: {asked} --help lists what there is.")
     sys.exit(code if isinstance(code, int) else 0)
@@ -288,6 +288,13 @@ def show(
             width or console.width, height,
         )  # fmt: skip
         return
+    kinds = {stream.kind for stream in opened.streams}
+    if kinds and options.get("kind", "activation") not in kinds and chart.value not in ("updates", "scalars"):
+        wanted = options.get("kind", "activation")
+        raise UsageError(
+            f"the run has no streams of the kind {wanted}, but of {' and '.join(sorted(kinds))}: record them with kinds=.",
+            page="kinds",
+        )
     draw = getattr(opened, chart.value)
     given = {
         **({"layer": layer} if layer else {}),

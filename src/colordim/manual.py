@@ -44,6 +44,8 @@ FOLDER = _PACKED if _PACKED.is_dir() else Path(__file__).parents[2] / "docs"
 #: What only the generator of the web site can read, as it is put together there.
 _ELSEWHERE = frozenset({"index", "reference", "changelog", "contributing"})
 _PICTURE = re.compile(r"!\[([^\]]*)\]\([^)]*\)")
+#: Where the command that reads these pages is described.
+_PAGE = "commands#colordim-docs"
 #: The page whose headings are looked up first, so that the name of a symptom always leads to it.
 _SYMPTOMS = "diagnosis"
 
@@ -88,7 +90,7 @@ def read(page: str) -> str:
         If there is no such page.
     """
     if page not in names():  # also: what is no page is no file
-        raise ArgumentError(f"the manual has no page {page!r}; {_nearest(page, names())}.")
+        raise ArgumentError(f"the manual has no page {page!r}; {_nearest(page, names())}.", page=_PAGE)
     return (FOLDER / f"{page}.md").read_text(encoding="utf-8")
 
 
@@ -122,22 +124,22 @@ def find(address: str) -> tuple[str, str]:
         return _found(page)
     slugs = [each.slug for each in headings(page)]
     if slug and slug not in slugs:
-        raise ArgumentError(f"the page {page!r} has no heading {slug!r}; {_nearest(slug, slugs)}.")
+        raise ArgumentError(f"the page {page!r} has no heading {slug!r}; {_nearest(slug, slugs)}.", page=_PAGE)
     return page, "" if slug in slugs[:1] else slug
 
 
 def _found(name: str) -> tuple[str, str]:
     """Return where a heading is, or a page that goes by the last part of its name."""
-    places = [(page, "") for page in names() if page.endswith(f"/{name}")]
+    places = [(page, "") for page in names() if page.endswith(f"/{name}") or page == f"{name}/index"]
     places = places or [(page, name) for page in names() if any(each.slug == name for each in headings(page)[1:])]
     places = [each for each in places if each[0] == _SYMPTOMS] or places
     if len(places) == 1:
         return places[0]
     if places:
         known = " and ".join(f"{page}#{slug}".removesuffix("#") for page, slug in places[:4])
-        raise ArgumentError(f"{name!r} is in several places: name one, such as {known}.")
+        raise ArgumentError(f"{name!r} is in several places: name one, such as {known}.", page=_PAGE)
     symptoms = [each.slug for each in headings(_SYMPTOMS)] if _SYMPTOMS in names() else []
-    raise ArgumentError(f"the manual has no page {name!r}; {_nearest(name, [*names(), *symptoms])}.")
+    raise ArgumentError(f"the manual has no page {name!r}; {_nearest(name, [*names(), *symptoms])}.", page=_PAGE)
 
 
 def section(page: str, slug: str = "") -> str:

@@ -106,7 +106,9 @@ def _list_pages() -> None:
     width = max(map(len, manual.names()), default=0)
     for name in manual.names():
         typer.echo(f"{name:<{width}}  {manual.title(name)}")
-    typer.echo("\nRead one with colordim docs PAGE, or a part of it with colordim docs PAGE#HEADING.")
+    typer.echo(
+        "\nRead one with colordim docs PAGE, or a part of it with colordim docs PAGE#HEADING; the name of a symptom will do, too."
+    )
 
 
 def _print(page: str, slug: str, console: Console) -> None:

@@ -47,6 +47,8 @@ def test_the_zero_line_is_at_zero_and_lets_the_zeros_be_seen(ax: Axes) -> None:
     line: Any = zero_line(ax)
     assert set(line.get_ydata()) == {0.0}
     assert line.is_dashed()
+    _, (dash, gap) = line._unscaled_dash_pattern
+    assert gap > 2 * dash, "a dead layer's only row, one pixel high, has to be seen"
 
 
 def test_runs_of_neighbouring_columns() -> None:

@@ -224,6 +224,14 @@ def test_a_layer_that_begins_to_change_last_is_a_note(made: Any) -> None:
     assert found.first == 44
 
 
+def test_a_layer_that_comes_by_its_first_size_again_had_begun_before(made: Any) -> None:
+    for name in ("first", "second", "third"):
+        made.layer(name, made.normal(np.where(np.arange(60) < 8, 1.0, 3.0)))
+    batches = np.arange(60)
+    made.layer("crashed", made.normal(np.where((batches < 8) | ((batches > 30) & (batches < 45)), 1.0, 3.0)))
+    assert late_start.find(made.evidence()) == []
+
+
 def test_a_few_enormous_values_are_a_note(learning: Any) -> None:
     values = learning.normal(0.1)
     for each in values:

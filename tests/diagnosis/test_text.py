@@ -44,7 +44,7 @@ def test_a_finding_is_told_whole() -> None:
         "  why       A rectifier passes nothing.",
         "  try 1     Take nn.LeakyReLU.",
         "  try 2     Lower the learning rate.",
-        "  explains  tail starts late (from batch 40 on)",
+        "  leads to  tail starts late (from batch 40 on)",
         "  more      colordim docs dead-units",
     ]
 

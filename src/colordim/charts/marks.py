@@ -23,8 +23,8 @@ _EPOCH_PIXELS = 9
 
 
 def zero_line(ax: Axes) -> Line2D:
-    """Draw the line at zero, dashed so that the row of the zeros themselves can be seen through it."""
-    return ax.axhline(0.0, color=ZERO, linewidth=0.7, dashes=(5, 4), zorder=3)
+    """Draw the line at zero, mostly gaps, so that the row of the zeros themselves can be seen through it."""
+    return ax.axhline(0.0, color=ZERO, linewidth=0.7, dashes=(3, 8), zorder=3)
 
 
 def epoch_marks(

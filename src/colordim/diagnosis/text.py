@@ -127,7 +127,7 @@ def _finding(finding: Finding, epochs: Sequence[int], width: int, again: bool) -
         *(("seen" if i == 0 else "", str(number)) for i, number in enumerate(finding.numbers)),
         *([("why", finding.why)] if not again else []),
         *((f"try {i}", remedy.text) for i, remedy in enumerate(finding.remedies if not again else (), 1)),
-        *(("explains", _consequence(each)) for each in list(finding.walk())[1:]),
+        *(("leads to", _consequence(each)) for each in list(finding.walk())[1:]),
         ("more", f"as above, {more(finding)}" if again else more(finding)),
     ]
     before = None
@@ -165,7 +165,7 @@ def _finding_as_html(finding: Finding, epochs: Sequence[int]) -> str:
         ("Seen", "; ".join(map(str, finding.numbers))),
         ("Why", finding.why),
         *((f"Try {i}", remedy.text) for i, remedy in enumerate(finding.remedies, 1)),
-        *(("Explains", _consequence(each)) for each in list(finding.walk())[1:]),
+        *(("Leads to", _consequence(each)) for each in list(finding.walk())[1:]),
     ]
     body = "".join(
         f'<tr><th style="text-align: left; vertical-align: top">{name}</th>'

@@ -9,7 +9,7 @@ which the loss gives back at least half of what had been gained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from colordim.diagnosis import layers
 from colordim.diagnosis.course import course_of, smoothed
 from colordim.diagnosis.evidence import Evidence, Series
-from colordim.diagnosis.finding import Finding, Number, Severity
+from colordim.diagnosis.finding import Finding, Number, Remedy, Severity
 from colordim.diagnosis.remedies import lower_lr, remedy
 from colordim.diagnosis.rule import Rule, TooThin
 
@@ -94,7 +94,7 @@ def find(evidence: Evidence) -> Sequence[Finding]:
                 Number("loss that is left, of that of guessing", course.left, None, "", "%"),
             ),
             _WHY,
-            (remedy("batch-norm"), remedy("kaiming-init"), lower_lr(evidence), remedy("warm-up")),
+            (remedy("batch-norm"), remedy("kaiming-init"), remedy("warm-up"), _lower(evidence)),
         )
     ]
 
@@ -136,6 +136,14 @@ def _gives_back(evidence: Evidence, batch: int, base: float) -> bool:
     best = float(smoothed(before, 3)[min(2, before.size - 1) :].min())
     gain = base - best
     return bool(gain > _GAIN * base and smoothed(after, 3)[min(2, after.size - 1) :].max() >= best + _BACK * gain)
+
+
+def _lower(evidence: Evidence) -> Remedy:
+    """Return the advice to lower the learning rate, which is half of it: a network that began so then learns slowly."""
+    lower = lower_lr(evidence)
+    return replace(
+        lower, text=f"{lower.text.removesuffix('.')}, together with one of these: alone it may take long to learn."
+    )
 
 
 RULE = Rule("collapse-and-recover", "Collapse and recover", find)

@@ -69,7 +69,11 @@ def find(evidence: Evidence) -> Sequence[Finding]:
                 "%",
             )
         )
-    more = f", and {len(dead) - 1} more layer{'s' if len(dead) > 2 else ''} have such units" if len(dead) > 1 else ""
+    more = (
+        f", and {len(dead) - 1} more {'layers have' if len(dead) > 2 else 'layer has'} such units"
+        if len(dead) > 1
+        else ""
+    )
     return [
         Finding(
             "dead-units",

@@ -64,7 +64,11 @@ def find(evidence: Evidence) -> Sequence[Finding]:
 
 
 def _begins(series: Series) -> int | None:
-    """Return the batch in which a layer leaves where it began, if it ever goes far."""
+    """Return the batch in which a layer leaves where it began, if it goes far and stays there.
+
+    That is the last batch in which it stood still before it was far for the first time: a layer that grew, fell and came
+    by its first size again had begun long before.
+    """
     known = series[series.fired & np.isfinite(series.rms)]
     if len(known) < _FEWEST:
         return None
@@ -72,7 +76,8 @@ def _begins(series: Series) -> int | None:
     change = np.abs(known.rms / max(start, 1e-30) - 1.0)
     if not np.median(change[-5:]) > _MOVED:
         return None
-    still = np.flatnonzero(change < _STILL)
+    far = int(np.argmax(change > _MOVED))
+    still = np.flatnonzero(change[:far] < _STILL)
     return int(known.first[still[-1]]) if still.size else 0
 
 

@@ -155,7 +155,7 @@ function explained(app, finding, number, again) {
     ...row("Seen", [make("ul", {}, finding.numbers.map(({ text }) => make("li", {}, [said(text)])))]),
     ...(again ? [] : row("Why", [said(finding.why)])),
     ...(again || !finding.remedies.length ? [] : row("What to try", [make("ol", {}, finding.remedies.map(({ text }) => make("li", {}, [said(text)])))])),
-    ...(consequences.length ? row("Explains", [make("ul", {}, consequences.map((each) => make("li", {}, [said(each.title), ` (from batch ${countText(each.first)} on)`])))]) : []),
+    ...(consequences.length ? row("Leads to", [make("ul", {}, consequences.map((each) => make("li", {}, [said(each.title), ` (from batch ${countText(each.first)} on)`])))]) : []),
     ...row("More", again ? ["as above"] : more(app, finding)),
   ]);
   return make("details", { class: "cd-finding", "data-number": number, open: String(number) === app.state.why }, [
