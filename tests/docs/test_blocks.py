@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
+import threading
 import tomllib
 import warnings
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 import yaml
+from ipywidgets import Widget
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser
 from tests.docs.pages import ELSEWHERE, NOT_RUN, REPLACED, Names, names_of
@@ -68,6 +71,14 @@ def _alone() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     plt.close("all")
+    for each in gc.get_objects():  # of any name: what a block made, a later block may have named anew
+        if type(each) is colordim.Recording:
+            each.stop()
+    Widget.close_all()
+    for thread in threading.enumerate():
+        if thread.name == "colordim-widget":
+            thread.join(10)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("colordim")]
     torch.set_num_threads(threads)
     from accelerate.state import AcceleratorState, GradientState
 

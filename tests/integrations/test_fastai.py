@@ -524,7 +524,8 @@ def test_a_class_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_without_fastai_it_says_what_to_install() -> None:
     code = "import sys; sys.modules['fastai'] = None; import colordim.fastai"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert 'pip install "colordim[fastai]"' in result.stderr.splitlines()[-1]
+    assert 'pip install "colordim[fastai]"' in result.stderr.splitlines()[-2]
+    assert result.stderr.splitlines()[-1] == "More: colordim docs fastai"
 
 
 def test_a_finding_stops_the_fit_if_it_may(tmp_path: Path, stops_after: Callable[[int], None]) -> None:
