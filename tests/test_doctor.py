@@ -38,7 +38,10 @@ def test_says_what_counts_and_the_versions(capsys: pytest.CaptureFixture[str]) -
 def test_without_a_gpu_it_says_so_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "doctor", "--gpu")
     assert (code, out) == (1, "")
-    assert err == f"colordim: there is no GPU to examine: torch {torch.__version__} sees no CUDA device here.\nMore: colordim docs performance#gpu\n"
+    assert (
+        err
+        == f"colordim: there is no GPU to examine: torch {torch.__version__} sees no CUDA device here.\nMore: colordim docs performance#gpu\n"
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -461,7 +461,8 @@ def test_without_transformers_it_says_what_to_install(monkeypatch: pytest.Monkey
     for name in ("colordim.huggingface", "colordim.integrations.huggingface"):
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(
-        DependencyError, match=r'^colordim.huggingface needs .*: pip install "colordim\[huggingface\]".\nMore: colordim docs huggingface$'
+        DependencyError,
+        match=r'^colordim.huggingface needs .*: pip install "colordim\[huggingface\]".\nMore: colordim docs huggingface$',
     ):
         importlib.import_module("colordim.huggingface")
 
