@@ -17,6 +17,8 @@ __all__ = ["page", "save", "thumbnail"]
 
 RESOLUTION = 120
 """Dots per inch: a panel is then as wide as a column of text."""
+_CONSEQUENCES = "\n  leads to"
+"""How the lines begin that say what a finding leads to."""
 THUMBNAIL = 240
 """Pixels of a thumbnail, at most, either way."""
 
@@ -90,13 +92,13 @@ def _rule(card: Card, text: str) -> str:
 def _first_finding(said: str, symptom: str, run: Run) -> str:
     """Leave out further findings, what the card says itself (why, and what to try), and a sentence that the finding repeats.
 
-    Where the card's pattern is a consequence of something else, what the finding explains is kept.
+    Where the card's pattern is a consequence of something else, what the finding leads to is kept.
     """
     parts = said.split("\n\n")[:2]
     findings = run.diagnose().findings
     if findings and not parts[0].startswith("Nothing is wrong"):
         del parts[0]
     shown, _, rest = "\n\n".join(parts).partition("\n  why")
-    if not findings or findings[0].symptom == symptom or "\n  explains" not in rest:
+    if not findings or findings[0].symptom == symptom or not findings[0].consequences:
         return shown
-    return shown + "\n  explains" + rest.split("\n  explains")[1].split("\n  more")[0]
+    return shown + _CONSEQUENCES + rest.split(_CONSEQUENCES)[1].split("\n  more")[0]

@@ -31,7 +31,12 @@ def test_a_card_is_made_and_its_claims_hold(slug: str, tmp_path: Path, differs: 
     shown = card(slug).make(tmp_path)
     assert [claim for claim, holds in shown.claims.items() if not holds] == []
     assert len(shown.claims) >= 3
-    assert differs(slug, page(slug, card(slug), shown)) == ""
+    written = page(slug, card(slug), shown)
+    assert differs(slug, written) == ""
+    first, *_ = shown.run.diagnose().findings if shown.run else [None]
+    if first is not None and first.symptom != card(slug).symptom:
+        assert all(each.title.split()[0] in written for each in first.consequences), "the pattern is a consequence here"
+        assert "\n  leads to" in written
     drawn = {
         text.get_text()
         for picture in shown.pictures
