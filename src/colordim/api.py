@@ -537,7 +537,8 @@ def record(
     for argument, path in (("folder", folder), ("scratch", scratch)):
         if path is not None and is_url(path):
             raise ArgumentError(
-                f"{argument}={path!r} is an address, and a run is recorded into a folder: record there, and copy it (docs/remote.md)."
+                f"{argument}={path!r} is an address, and a run is recorded into a folder: record there, and copy it.",
+                page="remote#copying-a-run-there",
             )
     Governor(budget)
     published = targets(log_to)

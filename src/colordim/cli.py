@@ -275,26 +275,22 @@ def show(
         "focus": focus,
     }  # fmt: skip
     options = {name: value for name, value in asked.items() if value is not None}
+    shown = options.get("kind", "activation")
     if terminal:
         if chart is not Charts.colorful or out is not None:
             raise UsageError("--terminal draws the colorful chart as text: leave out --chart and --out.")
         _only(options, ("kind", "phase", "window", "color"), "--terminal")
-        streams = opened.select(layer or None, options.get("kind", "activation"))
+        streams = opened.select(layer or None, shown)
         if not streams:
-            raise UsageError(f"the run has no streams of the kind {options.get('kind', 'activation')}.")
-        limits = options.get("window", "own" if options.get("kind", "activation") != "activation" else "shared")
+            raise _no_streams(opened, shown)
+        limits = options.get("window", "own" if shown != "activation" else "shared")
         print_run(
             opened, streams, console, options.get("phase", "train"), limits, options.get("color", "share"),
             width or console.width, height,
         )  # fmt: skip
         return
-    kinds = {stream.kind for stream in opened.streams}
-    if kinds and options.get("kind", "activation") not in kinds and chart.value not in ("updates", "scalars"):
-        wanted = options.get("kind", "activation")
-        raise UsageError(
-            f"the run has no streams of the kind {wanted}, but of {' and '.join(sorted(kinds))}: record them with kinds=.",
-            page="kinds",
-        )
+    if chart not in (Charts.updates, Charts.scalars) and opened.streams and not opened.select(None, shown):
+        raise _no_streams(opened, shown)
     draw = getattr(opened, chart.value)
     given = {
         **({"layer": layer} if layer else {}),
@@ -316,6 +312,12 @@ def show(
         name.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(name)
     typer.echo(f"Wrote {name}")
+
+
+def _no_streams(run: Run, kind: str) -> UsageError:
+    kinds = sorted({stream.kind for stream in run.streams})
+    but = f", but of {' and '.join(kinds)}: record them with kinds=" if kinds else ""
+    return UsageError(f"the run has no streams of the kind {kind}{but}.", page="kinds")
 
 
 def _only(given: Mapping[str, object], taken: Sequence[str], what: str) -> None:
