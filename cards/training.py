@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 import colordim
 from colordim import Run
 from colordim.demo.data import Digits, load_digits
-from colordim.demo.training import settled
+from colordim.demo.training import pieces, settled
 
 __all__ = ["adam", "digits", "fit", "one_cycle", "sgd"]
 
@@ -93,7 +93,7 @@ def fit(
         with colordim.record(model, folder=folder, name=folder.name, optimizer=steps, **options) as recording:
             for _ in range(epochs):
                 model.train()
-                for chosen in _pieces(torch.randperm(len(data.train_labels), generator=order), batch_size)[:length]:
+                for chosen in pieces(torch.randperm(len(data.train_labels), generator=order), batch_size)[:length]:
                     loss = loss_function(model(data.train_images[chosen]), data.train_labels[chosen])
                     steps.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
@@ -106,11 +106,7 @@ def fit(
                     continue
                 with torch.no_grad():
                     for images, labels in zip(
-                        _pieces(data.valid_images, 500), _pieces(data.valid_labels, 500), strict=True
+                        pieces(data.valid_images, 500), pieces(data.valid_labels, 500), strict=True
                     ):
                         recording.log(loss=loss_function(model(images), labels))
         return recording.run
-
-
-def _pieces(tensor: Tensor, size: int) -> Sequence[Tensor]:
-    return [tensor[start : start + size] for start in range(0, len(tensor), size)]

@@ -16,7 +16,7 @@ import colordim
 from colordim.demo.data import Digits
 from colordim.demo.network import healthy_network, lesson_network
 
-__all__ = ["BAD", "GOOD", "Epoch", "Recipe", "batches_per_epoch", "settled", "train"]
+__all__ = ["BAD", "GOOD", "Epoch", "Recipe", "batches_per_epoch", "pieces", "settled", "train"]
 
 BATCH_SIZE = 128
 VALID_BATCH_SIZE = 500
@@ -111,7 +111,7 @@ def train(
             for number in range(epochs):
                 model.train()
                 total = 0.0
-                for chosen in _pieces(torch.randperm(len(digits.train_labels), generator=order), BATCH_SIZE)[:length]:
+                for chosen in pieces(torch.randperm(len(digits.train_labels), generator=order), BATCH_SIZE)[:length]:
                     loss = cross_entropy(model(digits.train_images[chosen]), digits.train_labels[chosen])
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
@@ -131,7 +131,7 @@ def _validate(model: nn.Module, digits: Digits, recording: Any) -> tuple[float, 
     loss, correct = 0.0, 0
     with torch.no_grad():
         for images, labels in zip(
-            _pieces(digits.valid_images, VALID_BATCH_SIZE), _pieces(digits.valid_labels, VALID_BATCH_SIZE), strict=True
+            pieces(digits.valid_images, VALID_BATCH_SIZE), pieces(digits.valid_labels, VALID_BATCH_SIZE), strict=True
         ):
             outputs = model(images)
             batch_loss = cross_entropy(outputs, labels)
@@ -141,7 +141,8 @@ def _validate(model: nn.Module, digits: Digits, recording: Any) -> tuple[float, 
     return loss / len(digits.valid_labels), correct / len(digits.valid_labels)
 
 
-def _pieces(tensor: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
+def pieces(tensor: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
+    """Return a tensor in pieces of `size` rows; the last may have fewer."""
     return [tensor[start : start + size] for start in range(0, len(tensor), size)]
 
 
