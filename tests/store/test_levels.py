@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ import pytest
 
 from colordim.column import PHASES
 from colordim.run import Run
-from colordim.store import budget
+from colordim.store import budget, parquet
 from colordim.store.base import Block
 from colordim.store.folder import FolderReader
 from colordim.store.memory import MemoryStore
-from colordim.store.parquet import Footer
+from colordim.store.parquet import Footer, kept_open
 from colordim.store.ranks import AddedRanks
 from colordim.store.spans import Spans
 from colordim.store.writer import FolderWriter
@@ -137,6 +138,52 @@ def test_levels_are_read_and_nothing_else(kit: Any, tmp_path: Path, monkeypatch:
     opened.clear()
     Run(reader).columns(stream, "train", -8)
     assert len(opened) < 12, "only the newest segments are touched"
+
+
+def test_files_are_kept_open_while_many_streams_are_read(
+    kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[pq.ParquetFile] = []
+
+    class Noted(pq.ParquetFile):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            opened.append(self)
+
+    memory = kit.record(tmp_path / "run", seed=5, batches=BATCHES)
+    reader = FolderReader(tmp_path / "run")
+
+    def read() -> int:
+        opened.clear()
+        for stream in memory.streams:
+            for _ in range(2):
+                reader.columns(stream, "train", 0, BATCHES, 1)
+        return len(opened)
+
+    read()
+    monkeypatch.setattr(pq, "ParquetFile", Noted)
+    alone = read()
+    with kept_open():
+        with kept_open():
+            pass  # only the outermost ends it
+        assert 0 < read() < alone / 2
+        files = list(opened)
+        assert read() == 0
+        assert not any(file.closed for file in files)
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join()
+        assert len(opened) == alone, "another thread keeps nothing open"
+    assert all(file.closed for file in files)
+    assert read() == alone
+
+
+def test_files_that_are_kept_open_are_bounded(kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colordim.store.parquet._MOST_OPEN", 2)
+    memory = kit.record(tmp_path / "run", seed=5, batches=BATCHES, **CUTS["a segment every five batches"])
+    with kept_open():
+        check(FolderReader(tmp_path / "run"), memory)
+        assert len(parquet._open.files) == 2
 
 
 @pytest.mark.parametrize("what", ["columns", "moments", "both"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import weakref
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ __all__ = [
     "Footer",
     "Writer",
     "bucket_rows",
+    "kept_open",
     "read_columns",
     "read_moments",
 ]
@@ -168,6 +171,35 @@ _holding: deque[weakref.ref[Footer]] = deque()
 _MOST_HELD = 24
 
 
+#: Files that a thread keeps open at most: a process may open some thousand.
+_MOST_OPEN = 64
+
+
+class _Open(threading.local):
+    """The files that a thread keeps open."""
+
+    def __init__(self) -> None:
+        self.files: dict[Footer, pq.ParquetFile] = {}
+        self.until: contextlib.ExitStack | None = None
+
+
+_open = _Open()
+
+
+@contextlib.contextmanager
+def kept_open() -> Iterator[None]:
+    """Keep the files that this thread reads open meanwhile: to open one takes half as long as to read a stream in it."""
+    if _open.until is not None:
+        yield
+        return
+    with contextlib.ExitStack() as _open.until:
+        try:
+            yield
+        finally:
+            _open.until = None
+            _open.files.clear()
+
+
 class Footer:
     """Where the streams are in a sealed file, with the checksums of what is there.
 
@@ -223,16 +255,24 @@ class Footer:
         found = self._metadata.row_group(group)  # not its columns: Arrow aborts on those of a damaged footer
         if found.total_byte_size > _MOST_BYTES or found.num_rows > _MOST_BYTES // 8:
             raise ValueError("it declares more than can be read")
-        with (
-            self._place.opened(self._name, self._size) as opened,
+        with contextlib.ExitStack() as stack:
+            file = _open.files.get(self)
+            if file is None:
+                keep = _open.until if len(_open.files) < _MOST_OPEN else None
+                file = self._file(keep or stack)
+                if keep:
+                    _open.files[self] = file
+            return file.read_row_group(group, columns=columns, use_threads=False)
+
+    def _file(self, until: contextlib.ExitStack) -> pq.ParquetFile:
+        return until.enter_context(
             pq.ParquetFile(
-                opened,
+                until.enter_context(self._place.opened(self._name, self._size)),
                 metadata=self._metadata,
                 page_checksum_verification=True,
                 pre_buffer=self._place.remote,  # what lies side by side is read at once
-            ) as file,
-        ):
-            return file.read_row_group(group, columns=columns, use_threads=False)
+            )
+        )
 
     def held(self, group: int) -> Mapping[str, npt.NDArray[Any]] | None:
         """Return the arrays of a row group that was held, if it is still."""
