@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -164,6 +165,31 @@ def test_the_last_quarter_of_an_epoch_is_summed() -> None:
     assert found["train"]["batches"] == 3
     assert dict(zip(found["train"]["bins"], found["train"]["counts"], strict=True)) == {1: 18, 2: 19, 3: 20}
     assert found["valid"] == {"batches": 0, "bins": [], "counts": [], "counters": dict.fromkeys(COUNTERS, 0)}
+
+
+def test_what_is_known_of_few_batches_is_in_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colordim.web.head._SOON", 20)
+    for every, batches, there in ((1, 20, True), (1, 21, False), (5, 100, True)):
+        run = written(every, batches)
+        found, marks = ask(run, "head")["marks"], ask(run, "marks")
+        if there:
+            assert found.pop("seconds") == pytest.approx(marks.pop("seconds"), abs=60)
+        assert found == (marks if there else None)
+
+
+def test_what_is_known_of_batches_far_away_is_not_in_the_head(tmp_path: Path) -> None:
+    writer = FolderWriter(tmp_path / "run", {"name": "far"})
+    stream = Stream(0, "fc", "activation", "Linear", "", (1, 1), 0, AXIS)
+    writer.declare(stream)
+    row = np.array([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1])
+    writer.append(Batch(0, 0, "train", 0, 0, 0.0, True, {}), [stream], row, np.array([[1.0, 1.0, 1.0, 1.0]]))
+    writer.close("stopped")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "run"), "/far", recursive=True)
+    try:
+        assert ask(colordim.open("memory://far"), "head")["marks"] is None
+    finally:
+        memory.rm("/far", recursive=True)
 
 
 def test_one_column_is_exact() -> None:

@@ -151,6 +151,50 @@ def test_from_the_list_to_the_layer_that_died(page: Page) -> None:
     page.get_by_role("link", name="two").wait_for()
 
 
+@pytest.mark.parametrize("few", [True, False])
+def test_what_was_logged_is_known_at_once_of_a_short_run(
+    page: Page, visit: Visit, few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not few:
+        monkeypatch.setattr("colordim.web.head._SOON", 99)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.partition("/api/")[2].partition("?")[0]))
+    visit("run=one")
+    assert asked.count("marks") == (0 if few else 1)
+    assert [app(page, f"app.charts[{i}].title") for i in range(2)] == ["loss", "lr"]
+    assert "4 epochs" in page.inner_text(".cd-facts")
+
+
+def test_the_strip_of_the_run_draws_the_loss(page: Page, visit: Visit) -> None:
+    visit("run=one")
+    found = app(
+        page,
+        """(() => { const { canvas, track } = app.brush; const { width, height } = canvas;
+        const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+        const tops = [];
+        for (let x = 0; x < width; x++) { let y = 0; while (y < height && !data[4 * (y * width + x) + 3]) y++; tops.push(y); }
+        return { width, height, track: [track.clientWidth, track.clientHeight], tops }; })()""",
+    )
+    assert [found["width"], found["height"]] == found["track"]
+    steps = np.linspace(0, found["width"] - 1, 50).astype(int)[2:-2]
+    curve = np.array(found["tops"])[steps]
+    # 1 / (1 + batch), as it was logged, from the top downwards; marks of epochs reach the top
+    expected = 3 + (found["height"] - 6) * (1 - 1 / (1 + 100 * steps / found["width"]))
+    assert np.median(np.abs(curve - expected)) < 2
+
+
+def test_windows_of_many_layers_are_asked_for_at_once(page: Page, serve: Any, write: Any, tmp_path: Path) -> None:
+    write(tmp_path / "deep", 90, 20)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    with serve(tmp_path) as server:
+        page.goto(f"http://127.0.0.1:{server.port}/?token={server.token}#run=deep")
+        until(page, "app?.drawn && app.panels.length === 90")
+        overviews = [url for url in asked if "/api/tiles" in url and "width=16" in url]
+        page.goto("about:blank")
+    assert len(overviews) == 1
+
+
 def test_columns_appear_while_a_training_runs(page: Page, serve: Any, tmp_path: Path) -> None:
     writer = Writer(tmp_path / "live").add(10)
     with contextlib.closing(writer), serve(tmp_path) as server:

@@ -53,7 +53,10 @@ def test_every_route_answers_as_the_function_does(served: Any, folder: Path) -> 
         assert got.status == 200
         if route in ("head", "growth", "marks"):
             passing = {"seconds": 0, "path": ""}  # of the clock, and of the two ways to name the folder
-            assert json.loads(got.data) | passing == json.loads(expected) | passing
+            found, wanted = (json.loads(data) | passing for data in (got.data, expected))
+            for each in (found, wanted):
+                each.get("marks", {}).pop("seconds", None)
+            assert found == wanted
         elif route == "findings":  # each has its own thread: tests/web/test_findings.py
             assert json.loads(got.data).keys() == json.loads(expected).keys()
         else:

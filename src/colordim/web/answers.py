@@ -17,6 +17,7 @@ from colordim import asking, reading
 from colordim.column import COUNTERS, PHASES, Phase, Stream
 from colordim.errors import ArgumentError, StreamError
 from colordim.run import Run
+from colordim.store.parquet import kept_open
 from colordim.web.findings import findings
 from colordim.web.head import TILE, growth, head, marks
 from colordim.web.tile import arrays_of, pack, tile_columns
@@ -99,10 +100,11 @@ def tiles(run: Run, parameters: Parameters) -> bytes:
     stop = min(begin + TILE * width, run.length(phase))
     settled = _settled(run, phase, begin, stop, width)
     frames = []
-    for stream in streams:
-        columns = tile_columns(run, stream, phase, min(begin + skip * width, stop), stop, width, level)
-        packed = pack(columns, {"id": stream.id, "phase": phase, "index": index, "settled": settled}, exact)
-        frames += [struct.pack("<I", len(packed)), packed]
+    with kept_open():
+        for stream in streams:
+            columns = tile_columns(run, stream, phase, min(begin + skip * width, stop), stop, width, level)
+            packed = pack(columns, {"id": stream.id, "phase": phase, "index": index, "settled": settled}, exact)
+            frames += [struct.pack("<I", len(packed)), packed]
     return b"".join(frames)
 
 

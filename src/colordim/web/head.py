@@ -12,11 +12,15 @@ from colordim import reading
 from colordim.charts.labels import shape_names, shape_text
 from colordim.column import PHASES, Phase, Stream
 from colordim.run import Run
+from colordim.store.place import is_url
 
 __all__ = ["TILE", "growth", "head", "marks"]
 
 #: Columns of a tile that the server sends.
 TILE = 512
+
+#: Recorded batches up to which they are read at once.
+_SOON = 16384
 
 #: Marks of epochs that the page is told of at most; of more every 2nd, 3rd, ... is.
 _EPOCHS = 4096
@@ -28,12 +32,15 @@ def head(run: Run) -> dict[str, Any]:
     Returns
     -------
     dict
-        Of `growth`, and ``name, path, created, model`` (class and number of parameters), ``streams``: a row for each
-        in call order: ``id, name, kind, module, arguments, shape`` (text), ``axis``, ``facet`` (null, or ``of, index, label``).
+        Of `growth`, and ``marks`` (as :func:`marks` returns them; null where they take longer than all else), ``name, path,
+        created, model`` (class and number of parameters), ``streams``: a row for each in call order: ``id, name, kind,
+        module, arguments, shape`` (text), ``axis``, ``facet`` (null, or ``of, index, label``).
     """
     facts = run.facts
+    now = growth(run)
     return {
-        **growth(run),
+        **now,
+        "marks": marks(run) if sum(now["recorded"].values()) <= _SOON and not is_url(run.path) else None,
         "name": run.name,
         "path": run.path,
         "created": str(run.info.get("created", "")),

@@ -88,7 +88,7 @@ def pack(columns: Columns, header: dict[str, Any], exact: bool = False) -> bytes
         Whether the counts themselves go along.
     """
     occupied = np.flatnonzero(columns.counts.any(axis=0))
-    counts = np.ascontiguousarray(columns.counts[:, occupied].T)
+    counts = np.ascontiguousarray(columns.counts.T[occupied])
     described = {
         **header, "start": columns.start, "width": columns.width, "columns": len(columns), "bins": len(occupied),
         "exact": exact,

@@ -37,6 +37,8 @@ import { symmetricWindow } from "./window.js";
 const STRUCTURE = ["run", "with", "layer", "kind", "phase", "order", "find", "strips", "tab", "open", "theme"];
 /** What is drawn below the panels on request. */
 const STRIPS = /** @type {["dead" | "update", string][]} */ ([["dead", "dead units"], ["update", "updates"]]);
+/** Milliseconds within which what comes is drawn together. */
+const TOGETHER = 100;
 /** Milliseconds between two looks at the list of runs. */
 const LOOK = 3000;
 
@@ -99,6 +101,7 @@ export class App {
     this.legend = new Legend();
     element.append(this.brush.element);
     this.stage.before = () => this.beforeFrame();
+    this.stage.foreseen = () => this.askNext();
     this.stage.prepared = () => this.afterPrepare();
     this.darkness = matchMedia("(prefers-color-scheme: dark)");
     this.onTheme = () => this.render();
@@ -119,6 +122,7 @@ export class App {
   close() {
     this.closed = true;
     clearTimeout(this.looking);
+    clearTimeout(this.gathering);
     this.darkness.removeEventListener("change", this.onTheme);
     removeEventListener("hashchange", this.onHash);
     (this.options.hash ? document : this.root).removeEventListener("keydown", /** @type {EventListener} */ (this.onKey));
@@ -305,7 +309,7 @@ export class App {
    * @param {string} path
    */
   async load(source, path) {
-    const model = new RunModel(source, await askJson(source, "head"), path, () => this.stage.invalidate(), () => this.found());
+    const model = new RunModel(source, await askJson(source, "head"), path, () => this.came(), () => this.found());
     model.follow((streams) => this.grown(model, streams));
     return model;
   }
@@ -328,6 +332,24 @@ export class App {
       this.stage.invalidate();
     }
   }
+
+  /** Something has come; what comes soon after is drawn together with it, as a frame takes as long for a part as for all. */
+  came() {
+    const more = this.model?.store.busy || this.other?.store.busy;
+    if (!more) {
+      clearTimeout(this.gathering);
+      this.gathering = 0;
+      this.stage.invalidate();
+    } else if (!this.gathering) {
+      this.gathering = window.setTimeout(() => {
+        this.gathering = 0;
+        this.stage.invalidate();
+      }, TOGETHER);
+    }
+  }
+
+  /** Timer. */
+  gathering = 0;
 
   /** Something else is known to be wrong. */
   found() {
@@ -374,6 +396,7 @@ export class App {
     this.root.dataset.theme = this.dark ? "dark" : "light";
     this.inks = readInks(this.root);
     this.content.replaceChildren(this.stage.canvas);
+    this.noteMarks();
     this.showTop();
     this.showVerdict();
     this.showControls();
@@ -390,6 +413,11 @@ export class App {
     if (this.options.hash) document.title = [this.state.layer, this.model?.head.name, "colordim"].filter(Boolean).map((part) => shortName(String(part), 60)).join(" · ");
     this.refocus(focused);
     this.stage.invalidate();
+  }
+
+  noteMarks() {
+    this.shownMarks = this.model?.marks;
+    this.shownNames = this.shownMarks?.scalars.join("\n") ?? "";
   }
 
   page = "";
@@ -518,21 +546,25 @@ export class App {
     this.other?.store.forgetWanted();
     const marks = this.model?.marks;
     if (marks !== this.shownMarks) {
-      const names = marks?.scalars.join("\n") ?? "";
-      this.shownMarks = marks;
-      if (names !== this.shownNames) queueMicrotask(() => this.render());
+      const before = this.shownNames;
+      this.noteMarks();
+      if (before !== this.shownNames) queueMicrotask(() => this.render());
       else this.showTop();
-      this.shownNames = names;
     }
     if (this.model?.begun) this.model.findings.begin();
     if (this.other?.begun || this.model?.begun) this.other?.findings.begin();
     for (const each of this.frames) each();
+    this.brush.measure();
+  }
+
+  askNext() {
+    this.model?.store.askNext();
+    this.other?.store.askNext();
   }
 
   afterPrepare() {
     // what is missing is asked for before what is there is painted
-    this.model?.store.askNext();
-    this.other?.store.askNext();
+    this.askNext();
     if (!this.stage.rim && this.panels.length && !this.model?.store.busy) {
       this.stage.rim = Number.MIN_VALUE;
       setTimeout(() => {

@@ -27,6 +27,12 @@ export class Brush {
     this.track.addEventListener("pointerup", () => (this.drag = null));
     this.track.addEventListener("pointercancel", () => (this.drag = null));
     this.drawn = "";
+    this.size = { w: 0, h: 0 };
+  }
+
+  /** Note its size while the page is laid out: to ask after anything was written would lay it out again. */
+  measure() {
+    this.size = { w: this.track.clientWidth, h: this.track.clientHeight };
   }
 
   /**
@@ -113,7 +119,7 @@ export class Brush {
     const name = model.marks.scalars.includes("loss") ? "loss" : model.marks.scalars[0];
     const curves = name ? curvesOf(answer, name, app.inks.lines) : [];
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
-    const { clientWidth: w, clientHeight: h } = this.track;
+    const { w, h } = this.size;
     const drawn = `${w} ${h} ${ratio} ${end} ${app.inks.ink} ${curves.map((c) => c.points.length + (c.points.at(-1)?.[1] ?? 0)).join()}`;
     if (drawn === this.drawn || !w) return;
     this.drawn = drawn;

@@ -109,15 +109,27 @@ export function takeColumns(store, stream, span, projection) {
     const cells = cell[cell.length - 1] - low + 1;
     const line = new Float64Array(cells);
     const of_ = new Int32Array(to - from);
-    for (let i = 0; i < of_.length; i++) of_[i] = use[i] ? cell[i] - low : -1;
+    let plain = each === 1 && !counts; // a column of the tile to each that is drawn, as most often
+    for (let i = 0; i < of_.length; i++) {
+      of_[i] = use[i] ? cell[i] - low : -1;
+      plain &&= of_[i] === i;
+    }
     for (let b = 0; b < bins.length; b++) {
       const at = b * columns + from;
-      let any = false;
-      for (let i = 0; i < of_.length; i++) {
-        const code = codes[at + i];
-        if (code !== 0 && of_[i] >= 0) {
-          line[of_[i]] += counts ? counts[at + i] : COUNT_OF_CODE[code];
-          any = true;
+      let any = 0;
+      if (plain) {
+        for (let i = 0; i < cells; i++) {
+          const code = codes[at + i];
+          any |= code;
+          line[i] = COUNT_OF_CODE[code];
+        }
+      } else {
+        for (let i = 0; i < of_.length; i++) {
+          const code = codes[at + i];
+          if (code !== 0 && of_[i] >= 0) {
+            line[of_[i]] += counts ? counts[at + i] : COUNT_OF_CODE[code];
+            any = 1;
+          }
         }
       }
       if (!any) continue;

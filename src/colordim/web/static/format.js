@@ -47,10 +47,9 @@ export function compactText(count) {
  * @param {number} count
  */
 export function countText(count) {
-  return grouped.format(count);
+  // not by Intl, whose tables take a tenth of the time in which the page is built
+  return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 }
-
-const grouped = new Intl.NumberFormat("en-US");
 
 /**
  * "1 batch", "2 batches".

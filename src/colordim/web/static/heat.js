@@ -15,7 +15,15 @@
  * @property {import("./columns.js").Levels} levels
  * @property {number} tile Columns of a tile.
  *
- * @typedef {{columns: Columns, versions: string, picture: HTMLCanvasElement | null, painted: string, least: number, most: number}} Chunk
+ * @typedef {object} Chunk
+ * @property {Columns} columns
+ * @property {string} versions
+ * @property {Float32Array} cells What is coloured: the share, or the count a batch, of each of the sums.
+ * @property {HTMLCanvasElement | null} picture
+ * @property {string} painted
+ * @property {number} least
+ * @property {number} most
+ *
  * @typedef {{least: number, most: number, complete: boolean, error: string}} Prepared
  */
 import { project } from "./axis.js";
@@ -178,17 +186,20 @@ export class HeatMap {
     const whole = color === "share" ? columns.of.size : columns.of.number;
     let least = Infinity;
     let most = 0;
+    const { sums } = columns;
+    const cells = new Float32Array(sums.length);
+    const parts = Float64Array.from(whole, (size) => 1 / (size || 1));
     for (let row = 0; row < columns.rows + 2; row++) {
-      for (let c = 0; c < CHUNK; c++) {
-        const sum = columns.sums[row * CHUNK + c];
-        if (sum > 0) {
-          const cell = sum / (whole[c] || 1);
+      for (let c = 0, at = row * CHUNK; c < CHUNK; c++, at++) {
+        if (sums[at] > 0) {
+          const cell = sums[at] * parts[c];
+          cells[at] = cell;
           if (cell < least) least = cell;
           if (cell > most) most = cell;
         }
       }
     }
-    const chunk = { columns, versions, picture: known?.picture ?? null, painted: "", least, most };
+    const chunk = { columns, versions, cells, picture: known?.picture ?? null, painted: "", least, most };
     this.chunks.set(i, chunk);
     return chunk;
   }
@@ -200,9 +211,8 @@ export class HeatMap {
    * @param {View} view
    * @param {ColorScale} scale
    * @param {{name: string, table: Uint32Array}} map
-   * @param {"share" | "count"} color
    */
-  paint(ctx, box, view, scale, map, color) {
+  paint(ctx, box, view, scale, map) {
     ctx.save();
     ctx.beginPath();
     ctx.rect(box.x, box.y, box.w, box.h);
@@ -215,7 +225,7 @@ export class HeatMap {
     this.place(ctx, box, view, this.chunks, this.width, (chunk, i) => {
       if ((i + 1) * span <= view.from || i * span >= view.to) return false;
       if (chunk.painted !== painted || !chunk.picture) {
-        chunk.picture = paintChunk(chunk, colors, color);
+        chunk.picture = paintChunk(chunk, colors);
         chunk.painted = painted;
       }
       return !this.before || chunk.columns.complete;
@@ -282,10 +292,9 @@ export class HeatMap {
  * Return a chunk as a picture: the highest row first, what lies outside the window in its first and last row.
  * @param {Chunk} chunk
  * @param {Uint32Array} colors
- * @param {"share" | "count"} color
  */
-function paintChunk(chunk, colors, color) {
-  const { sums, rows, length, of } = chunk.columns;
+function paintChunk(chunk, colors) {
+  const { rows, length } = chunk.columns;
   const picture = chunk.picture ?? spares.pop() ?? document.createElement("canvas");
   if (picture.width !== length || picture.height !== rows + 2) {
     picture.width = length;
@@ -293,17 +302,12 @@ function paintChunk(chunk, colors, color) {
   }
   const ctx = /** @type {CanvasRenderingContext2D} */ (picture.getContext("2d"));
   if (scratch.width !== length || scratch.height !== rows + 2) scratch = new ImageData(length, rows + 2);
-  const pixels = new Uint32Array(scratch.data.buffer).fill(0);
-  const float = new Float32Array(length);
-  const bits = new Uint32Array(float.buffer);
-  const whole = color === "share" ? of.size : of.number;
+  const pixels = new Uint32Array(scratch.data.buffer);
+  const bits = new Uint32Array(chunk.cells.buffer);
   for (let row = 0; row < rows + 2; row++) {
     const line = row * length;
     const out = (rows + 1 - row) * length;
-    for (let c = 0; c < length; c++) float[c] = sums[line + c] / (whole[c] || 1);
-    for (let c = 0; c < length; c++) {
-      if (bits[c]) pixels[out + c] = colors[bits[c] >>> KEY_SHIFT] || colors[1];
-    }
+    for (let c = 0; c < length; c++) pixels[out + c] = bits[line + c] ? colors[bits[line + c] >>> KEY_SHIFT] || colors[1] : 0;
   }
   ctx.putImageData(scratch, 0, 0);
   return picture;

@@ -125,7 +125,7 @@ export class Panel {
     const faint = app.state.dim === "healthy" && !isTroubled(model, this.stream, this.phase);
     this.element.classList.toggle("cd-faint", faint);
     if (faint) ctx.globalAlpha = FAINT;
-    this.heat.paint(ctx, inner, view, app.scale, app.colors, app.state.color);
+    this.heat.paint(ctx, inner, view, app.scale, app.colors);
     ctx.globalAlpha = 1;
     const { top, window: height } = bands(inner.h);
     const field = { x: inner.x, y: inner.y + top, w: inner.w, h: height };

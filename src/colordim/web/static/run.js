@@ -79,6 +79,7 @@ export class RunModel {
     this.summaries = new Map();
     /** @type {Map<string, {value: any, fresh: boolean, asked: boolean}>} */
     this.answers = new Map();
+    if (head.marks) this.answers.set("marks {}", { value: head.marks, fresh: true, asked: false });
     this.onData = onData;
     this.begun = false;
     this.waiting = 0;
@@ -228,7 +229,7 @@ export class RunModel {
     let found = this.store.whole(stream.id, phase, widths.filter((/** @type {number} */ width) => width * tile >= batches[phase]));
     if (found === null) return known?.summary;
     if (!found || found.width === widths[0]) {
-      const slot = this.store.want(stream.id, phase, widths[0], 0);
+      const slot = this.store.want(stream.id, phase, widths[0], 0, true);
       found = slot && { slot, width: widths[0] };
     }
     if (!found?.slot.pieces.length) return known?.summary;
@@ -253,10 +254,14 @@ export class RunModel {
         if (odd === Infinity && piece.arrays.nan[c] + piece.arrays.pos_inf[c] + piece.arrays.neg_inf[c]) odd = piece.start + c * width;
         if (min[c] <= max[c]) largest = Math.max(largest, Math.abs(min[c]), Math.abs(max[c]));
       }
+      const { codes, counts: exact } = piece;
+      const held = piece.arrays.held.subarray(0, stop).some(Boolean) ? piece.arrays.held : null;
       piece.bins.forEach((bin, b) => {
+        let sum = 0;
         for (let c = 0, at = b * piece.columns; c < stop; c++, at++) {
-          if (piece.codes[at] && !piece.arrays.held[c]) counts[bin] += piece.counts ? piece.counts[at] : COUNT_OF_CODE[piece.codes[at]];
+          if (!held?.[c]) sum += exact ? exact[at] : COUNT_OF_CODE[codes[at]];
         }
+        counts[bin] += sum;
       });
     });
     const summary = {
@@ -313,23 +318,24 @@ export class RunModel {
    * @returns {any} undefined until it has come; an Error if it cannot be had.
    */
   known(route, parameters = {}) {
+    const key = `${route} ${JSON.stringify(parameters)}`;
+    let kept = this.answers.get(key);
+    if (kept?.fresh) return kept.value;
     // what takes reading all batches of the run waits for the first picture
     if (!this.begun && HEAVY.includes(route)) {
       const waited = performance.now() - this.loaded;
       if (!this.waiting) this.waiting = window.setTimeout(this.onData, FIRST_PICTURE); // tiles that come call back, too
       const nothing = !this.head.batches.train && !this.head.batches.valid;
-      if (!nothing && (this.store.busy || !this.store.taken) && waited < FIRST_PICTURE) return undefined;
+      if (!nothing && (this.store.busy || !this.store.taken) && waited < FIRST_PICTURE) return kept?.value;
       clearTimeout(this.waiting);
       this.begun = true;
     }
-    const key = `${route} ${JSON.stringify(parameters)}`;
-    let kept = this.answers.get(key);
     if (!kept) {
       if (this.answers.size > 500) this.answers.clear();
       kept = { value: undefined, fresh: false, asked: false };
       this.answers.set(key, kept);
     }
-    if (!kept.fresh && !kept.asked) {
+    if (!kept.asked) {
       kept.asked = true;
       kept.fresh = true;
       /** @param {any} value */

@@ -40,6 +40,8 @@ export class Stage {
     this.times = [];
     /** @type {() => void} Called before a frame. */
     this.before = () => {};
+    /** @type {() => void} Called when all plots in view have said what they will need. */
+    this.foreseen = () => {};
     /** @type {() => void} Called when all plots in view are prepared. */
     this.prepared = () => {};
     this.onScroll = () => {
@@ -81,6 +83,12 @@ export class Stage {
     const began = performance.now();
     this.before();
     const { scroller, content, canvas, ctx } = this;
+    if (!this.plots.size) {
+      canvas.width = canvas.height = 0;
+      canvas.style.width = canvas.style.height = "0";
+      this.prepared();
+      return;
+    }
     const ratio = Math.min(window.devicePixelRatio || 1, MOST_RATIO);
     const view = scroller.clientHeight;
     const whole = Math.max(content.offsetHeight, 1);
@@ -117,6 +125,7 @@ export class Stage {
       ]);
     }
     for (const [plot, box] of shown) plot.foresee?.(box, ratio);
+    this.foreseen();
     for (const [plot, box] of shown) plot.prepare?.(box, ratio);
     this.prepared();
     for (const [plot, box] of shown) {

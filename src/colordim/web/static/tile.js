@@ -76,10 +76,10 @@ function padded(length) {
  */
 function unshuffled(bytes) {
   const number = bytes.length / 8;
-  const out = new Uint8Array(bytes.length);
-  for (let byte = 0; byte < 8; byte++) {
-    const from = byte * number;
-    for (let i = 0; i < number; i++) out[8 * i + byte] = bytes[from + i];
+  const halves = new Uint32Array(2 * number); // little-endian, as the tile is
+  for (let half = 0; half < 2; half++) {
+    const [a, b, c, d] = [0, 1, 2, 3].map((byte) => bytes.subarray((4 * half + byte) * number, (4 * half + byte + 1) * number));
+    for (let i = 0; i < number; i++) halves[2 * i + half] = a[i] | (b[i] << 8) | (c[i] << 16) | (d[i] << 24);
   }
-  return new Float64Array(out.buffer);
+  return new Float64Array(halves.buffer);
 }

@@ -15,11 +15,12 @@
  * @property {boolean} stale
  * @property {string} error Sentence, if it could not be had.
  *
- * @typedef {{key: string, id: number, phase: string, width: number, index: number, skip: number}} Want
+ * @typedef {{key: string, id: number, phase: string, width: number, index: number, skip: number, few: boolean}} Want
  */
 import { readTiles } from "./tile.js";
 
-/** Streams in one question, and questions under way at once. */
+/** Streams in one question, of tiles that have few columns and of others, and questions under way at once. */
+const MANY_TOGETHER = 64;
 const TOGETHER = 16;
 const AT_ONCE = 3;
 /** Pieces of a slot, beyond which it is asked for anew in one. */
@@ -58,15 +59,16 @@ export class TileStore {
    * @param {string} phase
    * @param {number} width
    * @param {number} index
+   * @param {boolean} [few] Whether it has few columns.
    * @returns {Slot | undefined}
    */
-  want(id, phase, width, index) {
+  want(id, phase, width, index, few = false) {
     const key = `${id} ${phase} ${width} ${index}`;
     const slot = this.slots.get(key);
     if (slot) slot.used = ++this.clock;
     if ((!slot || slot.stale) && !this.underWay.has(key)) {
       const skip = slot && slot.pieces.length < MOST_PIECES ? slot.settled : 0;
-      this.wanted.set(key, { key, id, phase, width, index, skip });
+      this.wanted.set(key, { key, id, phase, width, index, skip, few });
       if (!this.scheduled) {
         this.scheduled = true;
         queueMicrotask(() => {
@@ -140,7 +142,7 @@ export class TileStore {
       const alike = [...this.wanted.values()].filter(
         (w) => w.phase === first.phase && w.width === first.width && w.index === first.index && w.skip === first.skip,
       );
-      this.ask(alike.slice(0, TOGETHER));
+      this.ask(alike.slice(0, first.few ? MANY_TOGETHER : TOGETHER));
     }
   }
 
