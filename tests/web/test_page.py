@@ -165,6 +165,26 @@ def test_what_was_logged_is_known_at_once_of_a_short_run(
     assert "4 epochs" in page.inner_text(".cd-facts")
 
 
+def test_the_window_follows_from_what_is_drawn(page: Page, serve: Any, write: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "long", 1, 700, layer="fc")  # two tiles of single batches
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    with serve(tmp_path) as server:
+        page.goto(f"http://127.0.0.1:{server.port}/?token={server.token}#run=long&layer=fc")
+        until(page, "app?.settled && app.panels.length > 0")
+        widths = {part for url in asked if "/api/tiles" in url for part in url.split("&") if part.startswith("width=")}
+        summary = app(page, "(() => { const s = app.model.summary(app.model.streams[0], 'train'); return { ...s, counts: [...s.counts] }; })()")
+        page.goto("about:blank")
+    assert widths == {"width=1"}
+    run = colordim.open(path)
+    counts, moments = run.counts(0), run.moments(0)
+    assert summary["size"] == moments["size"].sum()
+    assert summary["zeros"] == pytest.approx(moments["zeros"].sum() / moments["size"].sum())
+    assert summary["largest"] == max(-moments["min"].min(), moments["max"].max())
+    assert summary["number"] == 700
+    np.testing.assert_allclose(summary["counts"], counts.sum(axis=0), rtol=0.06)
+
+
 def test_the_strip_of_the_run_draws_the_loss(page: Page, visit: Visit) -> None:
     visit("run=one")
     found = app(

@@ -142,9 +142,10 @@ export class RunModel {
     this.store.close();
   }
 
-  /** "live", "ended", or "cut off". */
+  /** "live", "ended", or "cut off"; of a report of a run that had not ended, "not ended". */
   get state() {
     if (this.head.ended) return "ended";
+    if (this.head.made) return "not ended";
     return (this.marks.seconds ?? 0) + (Date.now() - this.heard) / 1000 > QUIET ? "cut off" : "live";
   }
 
@@ -199,6 +200,21 @@ export class RunModel {
   }
 
   /**
+   * The training batches during which the validation batches `x` ran: the other way round.
+   * @param {[number, number] | null} x
+   * @returns {[number, number] | null}
+   */
+  trainAround(x) {
+    if (!x) return null;
+    const { first, at } = this.marks.epochs.valid;
+    const end = this.head.batches.valid;
+    const inside = first.map((/** @type {number} */ from, /** @type {number} */ i) => (from < x[1] && (first[i + 1] ?? end) > x[0] ? i : -1)).filter((/** @type {number} */ i) => i >= 0);
+    if (!inside.length) return null;
+    const [from, to] = [at[inside[0] - 1] ?? 0, at[inside[inside.length - 1]]];
+    return from < to ? [from, to] : null;
+  }
+
+  /**
    * @param {Stream} stream
    * @param {Phase} phase
    * @param {string} [use] Panels of different sizes have maps of their own.
@@ -226,15 +242,15 @@ export class RunModel {
     if (!batches[phase]) return known?.summary;
     const widths = levels[phase].map((/** @type {{width: number}} */ level) => level.width).reverse();
     // the widest columns are the fewest; what is drawn anyway serves as well
-    let found = this.store.whole(stream.id, phase, widths.filter((/** @type {number} */ width) => width * tile >= batches[phase]));
+    let found = this.store.whole(stream.id, phase, widths, batches[phase], tile);
     if (found === null) return known?.summary;
     if (!found || found.width === widths[0]) {
       const slot = this.store.want(stream.id, phase, widths[0], 0, true);
-      found = slot && { slot, width: widths[0] };
+      found = slot && { slots: [slot], width: widths[0] };
     }
-    if (!found?.slot.pieces.length) return known?.summary;
-    const { slot, width } = found;
-    const version = slot.version + 1e6 * width;
+    if (!found?.slots.every((slot) => slot.pieces.length)) return known?.summary;
+    const { slots, width } = found;
+    const version = slots.reduce((sum, slot) => sum + slot.version, 1e6 * width);
     if (known?.version === version) return known.summary;
     const axis = axisOf(stream.axis);
     const counts = new Float64Array(axis.bins);
@@ -243,9 +259,10 @@ export class RunModel {
     let largest = 0;
     let dead = false;
     let odd = Infinity;
-    slot.pieces.forEach((piece, p) => {
-      const next = slot.pieces[p + 1];
-      const stop = next ? (next.start - piece.start) / width : piece.columns;
+    const pieces = slots.flatMap((slot) => slot.pieces);
+    pieces.forEach((piece, p) => {
+      const next = pieces[p + 1];
+      const stop = next ? Math.min((next.start - piece.start) / width, piece.columns) : piece.columns;
       for (let c = 0; c < stop; c++) {
         if (piece.arrays.held[c]) continue;
         for (const name of names) sums[name] += piece.arrays[name][c];

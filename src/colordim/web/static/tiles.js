@@ -23,6 +23,8 @@ import { readTiles } from "./tile.js";
 const MANY_TOGETHER = 64;
 const TOGETHER = 16;
 const AT_ONCE = 3;
+/** Tiles that all batches of a stream are taken from at most: as many as a wide panel is drawn from. */
+const MOST_OF_WHOLE = 4;
 /** Pieces of a slot, beyond which it is asked for anew in one. */
 const MOST_PIECES = 12;
 /** Bytes of tiles that are kept. */
@@ -81,19 +83,23 @@ export class TileStore {
   }
 
   /**
-   * Return the tile of all batches of a stream, if there is one; null while one is on its way.
+   * Return the tiles of all batches of a stream, if they are there; null while they are on their way.
    * @param {number} id
    * @param {string} phase
-   * @param {number[]} widths Those whose first tile holds all batches, the widest first.
-   * @returns {{slot: Slot, width: number} | null | undefined}
+   * @param {number[]} widths The widest first.
+   * @param {number} end Number of batches.
+   * @param {number} tile Columns of a tile.
+   * @returns {{slots: Slot[], width: number} | null | undefined}
    */
-  whole(id, phase, widths) {
+  whole(id, phase, widths, end, tile) {
     let coming;
     for (const width of widths) {
-      const key = `${id} ${phase} ${width} 0`;
-      const slot = this.slots.get(key);
-      if (slot?.pieces.length) return { slot, width };
-      if (this.wanted.has(key) || this.underWay.has(key)) coming = null;
+      const number = Math.ceil(end / (width * tile));
+      if (number > MOST_OF_WHOLE) break;
+      const keys = Array.from({ length: number }, (_, index) => `${id} ${phase} ${width} ${index}`);
+      const slots = keys.flatMap((key) => this.slots.get(key) ?? []).filter((slot) => slot.pieces.length);
+      if (slots.length === number) return { slots, width };
+      if (keys.every((key) => this.slots.get(key)?.pieces.length || this.wanted.has(key) || this.underWay.has(key))) coming = null;
     }
     return coming;
   }
