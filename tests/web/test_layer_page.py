@@ -97,6 +97,37 @@ def of_epoch(run: colordim.Run, phase: str, epoch: int) -> Any:
     return slice(VALID * epoch, VALID * (epoch + 1))
 
 
+def test_a_change_of_phase_keeps_what_is_on_show(page: Page, address: str) -> None:
+    app = "document.getElementById('colordim').colordim"
+    show(page, address, x="12,24")  # the second epoch, of 12 batches and 4 of validation
+    for phase, x in (("valid", "4,8"), ("both", "12,24"), ("valid", "4,8"), ("train", "12,24")):
+        page.get_by_label("phase").select_option(phase)
+        settled(page)
+        assert page.evaluate(f"{app}.state.x") == x
+    page.get_by_label("phase").select_option("both")
+    settled(page)
+    views = page.evaluate(f"{app}.panels.map((p) => [p.phase, p.view.from, p.view.to])")
+    assert {tuple(view) for view in views} == {("train", 12, 24), ("valid", 4, 8)}
+    show(page, address, x="")
+    page.get_by_label("phase").select_option("valid")
+    settled(page)
+    assert page.evaluate(f"{app}.state.x") == ""
+
+
+def test_of_weights_there_are_training_batches_alone(page: Page, address: str, run: colordim.Run) -> None:
+    app = "document.getElementById('colordim').colordim"
+    weights = len([stream for stream in run.streams if stream.kind == "weight"])
+    for phase in ("both", "valid"):
+        show(page, address, kind="weight", phase=phase)
+        assert page.evaluate(f"{app}.panels.map((p) => p.phase)") == weights * ["train"]
+        assert page.get_by_label("phase").locator("option").all_inner_texts() == ["training"]
+    show(page, address, phase="valid", x="4,8")
+    page.get_by_label("kind").select_option("weight")
+    settled(page)
+    assert page.evaluate(f"[{app}.state.phase, {app}.state.x, {app}.panels.length]") == ["train", "", weights]
+    assert "valid" not in page.url
+
+
 def test_twin_peaks_are_the_sums_of_the_run(page: Page, address: str, run: colordim.Run) -> None:
     show(page, address, layer=HEAD, tab="twin", epoch="1")
     drawn = data(page, ".cd-twin")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,29 @@ def test_the_page_itself_opens(page: Page, tmp_path: Path, monkeypatch: pytest.M
     drawn = page.evaluate("""() => [...document.querySelectorAll("canvas")].map((canvas) =>
       new Set(new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size)""")
     assert max(drawn) > 10
+
+
+def test_it_says_when_it_was_made(
+    page: Page, tmp_path: Path, record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "STATIC", Path(bundle.__file__).with_name("static"))
+    monkeypatch.setattr("colordim.web.report.time.gmtime", lambda: time.struct_time((2026, 3, 4, 5, 6, 7, 2, 63, 0)))
+    recording = record(tmp_path / "run")
+    recording.add(8)
+    for state in ("not ended", "ended"):
+        page.goto(colordim.open(tmp_path / "run").report(tmp_path / "report.html").as_uri())
+        page.wait_for_selector(".cd-wall .cd-panel")
+        assert page.inner_text(".cd-state") == state
+        assert "report of 2026-03-04 05:06 UTC" in page.inner_text(".cd-facts")
+        recording.close()
+
+
+def test_it_holds_nothing_of_a_phase_that_was_not_asked_for(opened: Any, tmp_path: Path) -> None:
+    run = colordim.open(RUNS / "ended")
+    ask = opened(run.report(tmp_path / "report.html", phase="train"))
+    for epochs in (json.loads(ask("head"))["marks"]["epochs"], json.loads(ask("marks"))["epochs"]):
+        assert epochs["train"]["first"] == [0, 12, 24, 36, 48, 60]
+        assert epochs["valid"] == {"first": [], "number": [], "at": []}
 
 
 def test_it_is_small(tmp_path: Path, write: Any) -> None:

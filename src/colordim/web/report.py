@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import re
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -129,7 +130,6 @@ def _blocks(
         np.unique(numbers[np.linspace(0, len(numbers) - 1, EPOCHS).round().astype(int)]) if len(numbers) else numbers
     )
     yield "head", to_json(_head(run, streams, {phase: width for phase, (width, _) in taken.items()}, tile, exact))
-    yield "marks", to_json(_marks(run, shown))
     yield "findings", to_json(findings_now(run))
     for phase, (width, level) in taken.items():
         for stream in streams:
@@ -151,6 +151,8 @@ def _head(run: Run, streams: Sequence[Stream], widths: Mapping[Phase, int], tile
     for name in ("batches", "recorded"):
         whole[name] = {phase: each if phase in widths else 0 for phase, each in whole[name].items()}
     return whole | {
+        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "marks": _marks(run, list(widths)),
         "path": PurePath(whole["path"]).name,  # whoever is sent the report need not know where it lay
         "streams": [row for row in whole["streams"] if row["id"] in kept],
         "count": len(kept),

@@ -28,7 +28,7 @@ import { RunModel } from "./run.js";
 import { showRuns } from "./runs.js";
 import { askJson } from "./source.js";
 import { RIM, Stage } from "./stage.js";
-import { DEFAULTS, fragmentOf, pair, stateFrom, stripsOf } from "./state.js";
+import { DEFAULTS, fragmentOf, pair, possible, stateFrom, stripsOf } from "./state.js";
 import { orderedStreams, showWall } from "./wall.js";
 import { fillExplanation, verdicts } from "./verdict.js";
 import { symmetricWindow } from "./window.js";
@@ -64,6 +64,7 @@ export class App {
     /** @type {State} */
     this.state = { ...DEFAULTS, ...options.start };
     if (options.hash) this.state = { ...stateFrom(location.hash), ...options.start };
+    this.state = possible(this.state);
     /** @type {import("./run.js").RunModel | null} */
     this.model = null;
     /** The run that it is compared with. @type {import("./run.js").RunModel | null} */
@@ -106,7 +107,7 @@ export class App {
     this.darkness = matchMedia("(prefers-color-scheme: dark)");
     this.onTheme = () => this.render();
     this.onHash = () => {
-      const state = stateFrom(location.hash);
+      const state = possible(stateFrom(location.hash));
       if (fragmentOf(state) !== fragmentOf(this.state)) this.take(state);
     };
     this.onKey = (/** @type {KeyboardEvent} */ event) => this.key(event);
@@ -147,7 +148,7 @@ export class App {
    * @param {boolean} [page] Whether it is another page, to which the browser's back button leads back.
    */
   set(patch, page = false) {
-    const state = { ...this.state, ...patch };
+    const state = possible({ ...this.state, ...patch });
     this.remember(state, page);
     this.take(state);
   }
@@ -202,6 +203,18 @@ export class App {
     else if (from + span > end) from = end - span;
     const whole = span >= end * 0.9999;
     this.set({ x: whole ? "" : `${Number(from.toFixed(2))},${Number((from + span).toFixed(2))}` });
+  }
+
+  /**
+   * Show a phase, and of it what ran while the batches on show did.
+   * @param {State["phase"]} phase
+   */
+  showPhase(phase) {
+    const model = this.need();
+    let x = pair(this.state.x);
+    if (phase === "valid") x = model.validWithin(x);
+    else if (this.state.phase === "valid") x = model.trainAround(x);
+    this.set({ phase, x: x ? x.join() : "" });
   }
 
   /**
@@ -470,6 +483,7 @@ export class App {
         epochs.length ? plural(epochs[epochs.length - 1] + 1, "epoch") : "",
         plural(model.whole(this.state.kind).length, this.state.kind === "activation" || this.state.kind === "gradient" ? "layer" : "parameter"),
         "all values counted",
+        head.made ? `report of ${head.made}` : "",
         cost !== null ? `recording took ${percentText(cost)} of the training time` : "",
       ];
       parts.push(make("span", { class: "cd-facts", text: facts.filter(Boolean).join(" · ") }));
@@ -496,13 +510,13 @@ export class App {
     if (!model) return;
     const focused = this.controls.contains(document.activeElement) ? this.focusKey() : "";
     const kinds = /** @type {[string, string][]} */ (model.kinds.map((kind) => [kind, kind.replace("_", " ")]));
-    const phases = /** @type {[string, string][]} */ (model.head.batches.valid ? [["train", "training"], ["valid", "validation"], ["both", "both"]] : [["train", "training"]]);
+    const phases = /** @type {[string, string][]} */ (model.head.batches.valid && state.kind === "activation" ? [["train", "training"], ["valid", "validation"], ["both", "both"]] : [["train", "training"]]);
     /** @param {string} name @returns {(value: string) => void} */
     const setter = (name) => (value) => this.set(/** @type {any} */ ({ [name]: value }));
     const find = make("input", { type: "search", placeholder: "find a layer", "aria-label": "find a layer", "data-key": "find", value: state.find, on: { input: () => this.set({ find: find.value }) } });
     const parts = [
       choice("kind", kinds, state.kind, setter("kind")),
-      choice("phase", phases, state.phase, (value) => this.set({ phase: /** @type {any} */ (value), x: "" })),
+      choice("phase", phases, state.phase, (value) => this.showPhase(/** @type {State["phase"]} */ (value))),
       // of other kinds than activations the layers differ by orders of magnitude, so that each has its own
       choice("window", [...(state.kind === "activation" ? [/** @type {[string, string]} */ (["shared", "shared"])] : []), ["own", "own"], ["symlog", "symmetric log"]], state.window === "shared" && state.kind !== "activation" ? "own" : state.window, setter("window")),
       choice("colour", [["share", "share"], ["count", "count"]], state.color, setter("color")),

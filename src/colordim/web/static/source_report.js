@@ -73,7 +73,7 @@ export function reportSource(page) {
   const routes = {
     head: () => headOfReport,
     growth: () => headOfReport,
-    marks: () => json("marks"),
+    marks: async () => (await headOfReport).marks,
     // reports of before have none
     findings: async () => (blocks.has("findings") ? json("findings") : { diagnosis: null, error: null, again: null }),
     column,

@@ -67,6 +67,16 @@ export function stateFrom(fragment) {
 }
 
 /**
+ * Return a view of which nothing is empty for sure: of other things than activations there are only training batches.
+ * @param {State} state
+ * @returns {State}
+ */
+export function possible(state) {
+  if (state.kind === "activation" || state.phase === "train") return state;
+  return { ...state, phase: "train", x: state.phase === "valid" ? "" : state.x };
+}
+
+/**
  * The fragment that {@link stateFrom} reads.
  * @param {State} state
  */
