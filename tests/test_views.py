@@ -572,6 +572,19 @@ def test_dead_shows_dead_units_and_what_they_were_judged_on() -> None:
     assert "judged" not in words(run.dead("fc"))
 
 
+@pytest.mark.parametrize("width", [5.6, 7.0, 9.0, None])
+def test_the_legend_of_dead_leaves_its_label_room(width: float | None) -> None:
+    packed = Units(0, "relu", "train", 0, 3, 10, np.packbits([1] * 6 + [0] * 4).tobytes())
+    run = build([("train", 0, {"conv": np.ones(4), "relu": np.ones(4)})] * 4, AXES[1], units={3: [packed]})
+    figure = run.dead(figsize=width and (width, 4.0))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (label,) = [text for text in figure.texts if text.get_text() == "batch (train)"]
+    assert label.get_window_extent().x0 > 0
+    assert label.get_window_extent().x1 < figure.legends[0].get_window_extent().x0
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_scalars_are_on_the_axis_of_the_training_batches() -> None:
     nan = float("nan")
     batches: list[tuple[Phase, int, Values]] = []

@@ -173,7 +173,10 @@ def test_the_window_follows_from_what_is_drawn(page: Page, serve: Any, write: An
         page.goto(f"http://127.0.0.1:{server.port}/?token={server.token}#run=long&layer=fc")
         until(page, "app?.settled && app.panels.length > 0")
         widths = {part for url in asked if "/api/tiles" in url for part in url.split("&") if part.startswith("width=")}
-        summary = app(page, "(() => { const s = app.model.summary(app.model.streams[0], 'train'); return { ...s, counts: [...s.counts] }; })()")
+        summary = app(
+            page,
+            "(() => { const s = app.model.summary(app.model.streams[0], 'train'); return { ...s, counts: [...s.counts] }; })()",
+        )
         page.goto("about:blank")
     assert widths == {"width=1"}
     run = colordim.open(path)

@@ -177,9 +177,7 @@ def test_the_page_itself_opens(page: Page, tmp_path: Path, monkeypatch: pytest.M
     assert max(drawn) > 10
 
 
-def test_it_says_when_it_was_made(
-    page: Page, tmp_path: Path, record: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_says_when_it_was_made(page: Page, tmp_path: Path, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle, "STATIC", Path(bundle.__file__).with_name("static"))
     monkeypatch.setattr("colordim.web.report.time.gmtime", lambda: time.struct_time((2026, 3, 4, 5, 6, 7, 2, 63, 0)))
     recording = record(tmp_path / "run")

@@ -15,7 +15,7 @@ from matplotlib.patches import StepPatch
 from colordim.axis import Axis
 from colordim.charts.columns import Columns
 from colordim.charts.frame import FOOTNOTES, Panel, framed
-from colordim.charts.labels import tick_text
+from colordim.charts.labels import text_width, tick_text
 from colordim.charts.layout import Grid, Margins, plan
 from colordim.charts.marks import batch_axis, epoch_marks, not_finite_marks, value_ticks
 from colordim.charts.style import DPI, LINE_COLORS, RULE, ChartFigure, settings
@@ -23,6 +23,9 @@ from colordim.charts.titles import WIDE, Caption, draw_title, tell_apart, title_
 from colordim.statistics import near_zero, ratio
 
 __all__ = ["Dead", "DeadUnits", "dead", "dead_grid", "dead_units", "grid_of"]
+
+#: Points of the legend's texts.
+_SIZE = 7.5
 
 _EXACT, _NEAR, _UNITS = LINE_COLORS[0], LINE_COLORS[4], LINE_COLORS[5]
 
@@ -142,16 +145,22 @@ def dead_grid(
         footer = [_windows([own for own in found.values() if own])]
         footer += ["pink: NaN or Inf"] if any(panel.columns.not_finite.any() for panel in panels) else []
         below = FOOTNOTES.join(part for part in [*footer, note] if part)
-        figure = framed(grid, title, f"batch ({panels[0].phase})", "share of the layer's values", below)
+        names = {"exact": "exactly zero", "near": f"|x| ≤ {tick_text(threshold)}"}
+        if any(found.values()):
+            names["units"] = "units never active in a window"
+        room = _legend_width(list(names.values()))
+        figure = framed(
+            grid, title, f"batch ({panels[0].phase})", "share of the layer's values", below, beside=room + 0.1
+        )
         captions = [_judged(panel.caption, found[i]) for i, panel in enumerate(panels)]
         captions = tell_apart(captions, grid.panel_width)
         handles: dict[str, Artist] = {}
         for i, (ax, panel) in enumerate(zip(grid.add_panels(figure), panels, strict=True)):
             drawn = dead(ax, panel.columns, panel.axis, threshold)
-            handles["exactly zero"] = drawn.exact
-            handles[f"|x| ≤ {tick_text(threshold)}"] = drawn.near
+            handles[names["exact"]] = drawn.exact
+            handles[names["near"]] = drawn.near
             if (own := found[i]) is not None:
-                handles["units never active in a window"] = dead_units(ax, own)
+                handles[names["units"]] = dead_units(ax, own)
             pixels = int(grid.panel_width * DPI)
             epoch_marks(ax, panel.epochs, panel.epoch_numbers, panel.start, panel.stop, pixels, label=wide)
             batch_axis(ax, panel.start, panel.stop, grid.panel_width, labels=grid.lowest(i))
@@ -159,10 +168,16 @@ def dead_grid(
             ax.axhline(0.5, color=RULE, linewidth=0.5, zorder=0.8)
             draw_title(ax, captions[i], grid.panel_width, grid.panel_height)
         figure.legend(
-            list(handles.values()), list(handles), loc="lower right", ncols=len(handles), frameon=False, fontsize=7.5,
+            list(handles.values()), list(handles), loc="lower right", ncols=len(handles), frameon=False, fontsize=_SIZE,
             bbox_to_anchor=(1 - grid.margins.right / grid.width, 0.16 / grid.height), handlelength=1.2, borderaxespad=0.3,
         )  # fmt: skip
     return figure
+
+
+def _legend_width(texts: Sequence[str]) -> float:
+    """Return how wide a legend of one row is, in inches: with each text a handle and the spaces of Matplotlib's defaults."""
+    spaces = len(texts) * (1.2 + 0.8) + (len(texts) - 1) * 2.0 + 2 * (0.4 + 0.3)
+    return (sum(text_width(text, _SIZE) for text in texts) + spaces * _SIZE) / 72
 
 
 def _judged(caption: Caption, units: DeadUnits | None) -> Caption:

@@ -58,13 +58,14 @@ class Panel:
         return self.columns.total("size") / fired if fired else 0.0
 
 
-def framed(grid: Grid, title: str, x: str, y: str, footer: str = "") -> ChartFigure:
-    """Return a figure of the grid's size with everything but its panels."""
+def framed(grid: Grid, title: str, x: str, y: str, footer: str = "", *, beside: float = 0.0) -> ChartFigure:
+    """Return a figure of the grid's size with everything but its panels; `beside` inches at the right of `x` stay free."""
     figure = new_figure(grid.width, grid.height)
     m = grid.margins
     right = grid.width - m.right
     heading(figure, m.left, title)
-    center = (m.left + right) / 2 / grid.width
+    half = text_width(x, 8) / 72 / 2
+    center = max(min((m.left + right) / 2, right - beside - half), m.left + half) / grid.width
     figure.text(center, 0.24 / grid.height, x, fontsize=8, color=INK, ha="center", va="bottom")
     middle = (m.bottom + grid.height - m.top - m.head) / 2 / grid.height
     figure.text(0.08 / grid.width, middle, y, fontsize=8, color=INK, rotation=90, ha="left", va="center")
