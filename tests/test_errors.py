@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -81,3 +82,21 @@ def test_notices_keep_the_sentence_alone(caplog: pytest.LogCaptureFixture) -> No
         warnings.simplefilter("error")
         notices.say("other", "gone.", "resume")
     assert caplog.messages == ["gone. [colordim docs resume]"]
+
+
+def test_a_warning_of_a_thread_of_ours_points_at_no_line() -> None:
+    def of_the_user() -> None:
+        warn("from a line of the user's")
+
+    places = []
+    for target, arguments in ((warn, ("from a thread of ours",)), (of_the_user, ())):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            thread = threading.Thread(target=target, args=arguments)
+            thread.start()
+            thread.join()
+        (one,) = caught
+        assert one.category is ColordimWarning
+        places.append((one.filename, one.lineno))
+    assert places[0] == ("colordim", 0)
+    assert places[1][0] == __file__

@@ -123,7 +123,7 @@ class ColordimWarning(UserWarning):
 
 
 # What lies between a line of the user's and a hook, or the end of a `with` block.
-_NOT_THE_USERS = frozenset({"colordim", "torch", "contextlib"})
+_NOT_THE_USERS = frozenset({"colordim", "torch", "contextlib", "threading"})
 
 
 def with_page(sentence: str, page: str) -> str:
@@ -136,4 +136,7 @@ def warn(sentence: str, page: str = "") -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USERS:
         level, frame = level + 1, frame.f_back
-    warnings.warn(with_page(sentence, page), ColordimWarning, stacklevel=level)
+    if frame.f_globals.get("__name__") == "threading":  # a thread of ours, to which no line of the user's led
+        warnings.warn_explicit(with_page(sentence, page), ColordimWarning, "colordim", 0, module="colordim")
+    else:
+        warnings.warn(with_page(sentence, page), ColordimWarning, stacklevel=level)

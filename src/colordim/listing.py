@@ -49,6 +49,7 @@ class Summary:
         By phase.
     epochs, streams : int
     last_loss : float or None
+        Of the last training batch that logged one; of a run without, of the last batch.
     created : float or None
         Seconds since the epoch of the clock.
     """
@@ -90,8 +91,11 @@ def state(ended: str | None, written: float) -> State:
 
 def summary(run: Run) -> Summary:
     """Return a run for a list; raises as its reader does."""
-    losses = run.batches.get("loss", np.zeros(0))
-    known = losses[np.isfinite(losses)]
+    table = run.batches
+    losses = table.get("loss", np.full(len(table["phase"]), np.nan))
+    known = losses[np.isfinite(losses) & (table["phase"] == "train")]
+    if not len(known):
+        known = losses[np.isfinite(losses)]
     return Summary(
         run.name,
         run.ended,
