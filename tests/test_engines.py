@@ -124,7 +124,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         write_ranks()
     else:
         if request.param == "many segments":
-            monkeypatch.setattr("colordim.api.FolderWriter", functools.partial(OftenFlushed, seal_bytes=1))
+            monkeypatch.setattr("colordim.handle.FolderWriter", functools.partial(OftenFlushed, seal_bytes=1))
         record_training()
     segments = len(list(Path("lenet/rank=0/batches").iterdir()))
     assert segments == 1 if request.param == "one segment" else segments > 3

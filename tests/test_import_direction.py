@@ -32,6 +32,8 @@ ORDER = [
     "web",
     "views",
     "publish",
+    "resuming",
+    "handle",
     "api",
     "__init__",
     "doctor",

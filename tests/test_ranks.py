@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import colordim
-from colordim import api
+from colordim import handle
 from colordim.errors import ArgumentError, ColordimWarning, RecordingError, StoreError
 from colordim.recording import ranks
 from colordim.recording.ranks import Rank, recorded, this_rank
@@ -172,7 +172,7 @@ def play(
     environment: Environment, monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any], rank: int, **options: Any
 ) -> Any:
     environment(variables, RANK=rank, LOCAL_RANK=rank % variables["LOCAL_WORLD_SIZE"])
-    monkeypatch.setattr(api, "_begun", Counter())  # a process of its own
+    monkeypatch.setattr(handle, "_begun", Counter())  # a process of its own
     model = net()
     with colordim.record(model, **options) as recording:
         model(torch.full((2, 4), rank + 1.0))

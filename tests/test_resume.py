@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 import colordim
-from colordim import api
+from colordim import handle
 from colordim.axis import LinearAxis
 from colordim.errors import ArgumentError, ColordimWarning, NotARunError, RecordingError, StoreError
 from colordim.store.writer import FolderWriter
@@ -374,7 +374,7 @@ def as_rank(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             variables["SLURM_RESTART_COUNT"] = restart
         for name, value in (variables | more).items():
             monkeypatch.setenv(name, str(value))
-        monkeypatch.setattr(api, "_begun", Counter())
+        monkeypatch.setattr(handle, "_begun", Counter())
 
     return become
 

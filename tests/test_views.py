@@ -576,7 +576,7 @@ def test_dead_shows_dead_units_and_what_they_were_judged_on() -> None:
 def test_the_legend_of_dead_leaves_its_label_room(width: float | None) -> None:
     packed = Units(0, "relu", "train", 0, 3, 10, np.packbits([1] * 6 + [0] * 4).tobytes())
     run = build([("train", 0, {"conv": np.ones(4), "relu": np.ones(4)})] * 4, AXES[1], units={3: [packed]})
-    figure = run.dead(figsize=width and (width, 4.0))
+    figure = run.dead(figsize=None if width is None else (width, 4.0))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     (label,) = [text for text in figure.texts if text.get_text() == "batch (train)"]

@@ -71,16 +71,18 @@ def check(tensor: torch.Tensor, axis: Axis, values: npt.NDArray[np.float64] | No
     with np.errstate(over="ignore"):
         got, want = count(tensor, axis), expected(values, axis)
     assert np.sum(got["counts"]) + sum(got[k] for k in COUNTERS[:5]) == got["size"]
-    np.testing.assert_array_equal(got["counts"], want["counts"])
+    assert np.array_equal(
+        got["counts"], want["counts"]
+    )  # NumPy's and pytest's own comparisons take longer than all else
     for name in (*COUNTERS[:7], "min", "max"):
         assert got[name] == want[name], name
     finite = values[np.isfinite(values)]
     with np.errstate(over="ignore"):
         tolerance = 1e-12 * np.abs(finite).sum(), 1e-12 * (finite**2).sum()
     if math.isfinite(tolerance[0]):
-        assert got["sum"] == pytest.approx(want["sum"], rel=0, abs=tolerance[0] + 1e-300)
+        assert abs(got["sum"] - want["sum"]) <= tolerance[0] + 1e-300
     if math.isfinite(tolerance[1]):
-        assert got["sum_sq"] == pytest.approx(want["sum_sq"], rel=0, abs=tolerance[1] + 1e-300)
+        assert abs(got["sum_sq"] - want["sum_sq"]) <= tolerance[1] + 1e-300
 
 
 def tricky(rng: np.random.Generator, axis: Axis, dtype: torch.dtype) -> torch.Tensor:

@@ -340,6 +340,7 @@ def test_two_runs_side_by_side_and_their_difference(page: Page, visit: Visit, fo
     assert page.locator(".cd-pair").count() == 3
     assert "two has no such layer" in page.locator(".cd-pair").nth(2).inner_text()
     assert "Only two has tail" in page.inner_text(".cd-content")
+    assert page.inner_text(".cd-facts").startswith("100 batches · 4 epochs (two: 80 batches · 4 epochs) · 3 layers")
     one, two = (colordim.open(folder / name) for name in ("one", "two"))
     drawn = app(
         page,

@@ -15,8 +15,8 @@ from torch.nn.modules.loss import _Loss
 from torch.nn.parallel import DistributedDataParallel
 
 import colordim
-from colordim.api import describe
 from colordim.errors import ArgumentError, DependencyError
+from colordim.handle import describe
 from colordim.integrations.launched import Note
 from colordim.integrations.session import Session
 from colordim.recording.select import select

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed
 
 import colordim
-from colordim.api import free_folder
 from colordim.errors import ArgumentError, ColordimError, RecordingError, with_page
+from colordim.handle import free_folder
 from colordim.publish import telling
 from colordim.publish.target import portable
 from colordim.recording.ranks import recorded

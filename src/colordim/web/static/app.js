@@ -476,11 +476,9 @@ export class App {
       parts.push(make("h1", { title: shortName(head.path, 500) }, [make("bdi", { text: shortName(head.name || head.path || "run") }), this.other ? make("span", { text: " with " }) : null, this.other ? make("bdi", { text: shortName(this.other.head.name || this.other.path) }) : null]));
       const ended = head.ended && head.ended !== "stopped" ? `ended: ${shortName(head.ended)}` : state;
       parts.push(make("span", { class: `cd-state cd-${state.replace(" ", "-")}`, text: ended }));
-      const { epochs: all, cost } = model.marks;
-      const epochs = all.train.number;
+      const { cost } = model.marks;
       const facts = [
-        plural(head.batches.train, "batch", "batches") + (head.batches.valid ? ` and ${countText(head.batches.valid)} of validation` : ""),
-        epochs.length ? plural(epochs[epochs.length - 1] + 1, "epoch") : "",
+        extentText(model) + (this.other ? ` (${shortName(this.other.head.name || this.other.path, 40)}: ${extentText(this.other)})` : ""),
         plural(model.whole(this.state.kind).length, this.state.kind === "activation" || this.state.kind === "gradient" ? "layer" : "parameter"),
         "all values counted",
         head.made ? `report of ${head.made}` : "",
@@ -756,6 +754,16 @@ export class App {
     const next = by > 0 ? after : before;
     if (next) this.set({ layer: next.name, pins: "" });
   }
+}
+
+/**
+ * How far a run has come.
+ * @param {RunModel} model
+ */
+function extentText({ head, marks }) {
+  const { number } = marks.epochs.train;
+  const batches = plural(head.batches.train, "batch", "batches") + (head.batches.valid ? ` and ${countText(head.batches.valid)} of validation` : "");
+  return number.length ? `${batches} · ${plural(number[number.length - 1] + 1, "epoch")}` : batches;
 }
 
 /**
