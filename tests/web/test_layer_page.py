@@ -146,6 +146,18 @@ def test_twin_peaks_are_the_sums_of_the_run(page: Page, address: str, run: color
         assert f"{abs(float(f'{peak:.3g}')):g}" in said
 
 
+def test_numbers_are_grouped_as_the_browser_does_it(page: Page, address: str) -> None:
+    page.goto(address)
+    numbers = [0, 7, 12, 999, 1000, 1234, 99999, 100000, 1234567, 10**12, 2**53, -1, -999, -1000, -1234567]
+    numbers += [0.5, 0.1234, 17.96, 1234.5, 1234.5678, 999.9996, 1e6 / 3, -1234.56]
+    ours, theirs = page.evaluate(
+        """async (numbers) => { const { countText } = await import('./static/format.js');
+        const { format } = new Intl.NumberFormat('en-US'); return [numbers.map(countText), numbers.map((n) => format(n))]; }""",
+        numbers,
+    )
+    assert ours == theirs
+
+
 def test_peaks_are_those_of_the_statistics(page: Page, address: str) -> None:
     page.goto(address)
     rng = np.random.default_rng(3)
