@@ -66,8 +66,8 @@ def test_ls_tells_what_each_run_is(run: Path) -> None:
     write_run(run.parent / "old" / "resnet", "resnet", train=4, ended="KeyboardInterrupt")
     heading, first, second = invoke("ls", run.parent).splitlines()
     assert heading.split() == ["run", "state", "train", "valid", "epochs", "streams", "last", "loss", "created", "size"]
-    # 8 batches, the last with loss 2 - 7 / 4
-    assert first.split()[:7] == ["lenet", "ended", "6", "2", "2", "2", "0.25"]
+    # 8 batches, the last of the training (the seventh) with loss 2 - 6 / 4
+    assert first.split()[:7] == ["lenet", "ended", "6", "2", "2", "2", "0.5"]
     assert first.split()[7].startswith("2026-01-0")
     assert first.split()[-1] in ("B", "kB")
     assert second.split()[:8] == ["old/resnet", "ended:", "KeyboardInterrupt", "4", "2", "2", "2", "0.75"]

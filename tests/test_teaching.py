@@ -110,7 +110,9 @@ def test_a_terminal_shows_it_rendered_and_where_its_links_lead(monkeypatch: pyte
 def test_pictures_are_their_text_in_the_terminal() -> None:
     out = io.StringIO()
     teaching._print("view", "the-page", Console(file=out, width=80))
-    assert "The wall: a panel for each layer" in out.getvalue()
+    assert "The wall: what is wrong in one sentence, loss and learning rate, a panel for each layer" in " ".join(
+        out.getvalue().split()
+    )
     assert "viewer.png" not in out.getvalue()
 
 
