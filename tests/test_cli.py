@@ -70,7 +70,7 @@ def test_ls_tells_what_each_run_is(run: Path) -> None:
     assert first.split()[:7] == ["lenet", "ended", "6", "2", "2", "2", "0.5"]
     assert first.split()[7].startswith("2026-01-0")
     assert first.split()[-1] in ("B", "kB")
-    assert second.split()[:8] == ["old/resnet", "ended:", "KeyboardInterrupt", "4", "2", "2", "2", "0.75"]
+    assert second.split()[:8] == ["old/resnet", "ended:", "KeyboardInterrupt", "4", "2", "2", "2", "1"]
 
 
 def test_ls_tells_a_live_run_from_one_that_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

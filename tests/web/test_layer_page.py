@@ -148,7 +148,7 @@ def test_twin_peaks_are_the_sums_of_the_run(page: Page, address: str, run: color
 
 def test_numbers_are_grouped_as_the_browser_does_it(page: Page, address: str) -> None:
     page.goto(address)
-    numbers = [0, 7, 12, 999, 1000, 1234, 99999, 100000, 1234567, 10**12, 2**53, -1, -999, -1000, -1234567]
+    numbers: list[float] = [0, 7, 12, 999, 1000, 1234, 99999, 100000, 1234567, 10**12, 2**53, -1, -999, -1000, -1234567]
     numbers += [0.5, 0.1234, 17.96, 1234.5, 1234.5678, 999.9996, 1e6 / 3, -1234.56]
     ours, theirs = page.evaluate(
         """async (numbers) => { const { countText } = await import('./static/format.js');
