@@ -96,10 +96,17 @@ export class TileStore {
     for (const width of widths) {
       const number = Math.ceil(end / (width * tile));
       if (number > MOST_OF_WHOLE) break;
-      const keys = Array.from({ length: number }, (_, index) => `${id} ${phase} ${width} ${index}`);
-      const slots = keys.flatMap((key) => this.slots.get(key) ?? []).filter((slot) => slot.pieces.length);
+      /** @type {Slot[]} */
+      const slots = [];
+      let index = 0;
+      for (; index < number; index++) {
+        const key = `${id} ${phase} ${width} ${index}`;
+        const slot = this.slots.get(key);
+        if (slot?.pieces.length) slots.push(slot);
+        else if (!this.wanted.has(key) && !this.underWay.has(key)) break;
+      }
       if (slots.length === number) return { slots, width };
-      if (keys.every((key) => this.slots.get(key)?.pieces.length || this.wanted.has(key) || this.underWay.has(key))) coming = null;
+      if (index === number) coming = null;
     }
     return coming;
   }
