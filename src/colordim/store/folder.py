@@ -164,8 +164,7 @@ class FolderReader(Snapshot):
         if touched[0] < inside[0]:
             yield from below(int(groups.first[touched[0]]), int(groups.last[inside[0] - 1]))
         whole = slice(int(inside[0]), int(inside[-1]) + 1)
-        piece = Piece(groups.chosen(whole), found and found.chosen(whole))
-        yield piece if file.level == wanted else piece.at_level(wanted)
+        yield Piece(groups.chosen(whole), found and found.chosen(whole)).at_level(wanted, file.level)
         if inside[-1] < touched[-1]:
             yield from below(int(groups.first[inside[-1] + 1]), int(groups.last[touched[-1]]))
 

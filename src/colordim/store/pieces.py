@@ -31,9 +31,9 @@ class Piece:
     groups: Groups
     columns: StreamColumns | None
 
-    def at_level(self, level: int) -> Piece:
-        """Return columns of a level that is not finer than that of these."""
-        if level == 0:
+    def at_level(self, level: int, own: int = 0) -> Piece:
+        """Return columns of a level that is not finer than `own`, that of these."""
+        if level == own:
             return self
         groups, starts = self.groups.at_level(level)
         return Piece(groups, self.columns and self.columns.added(starts))

@@ -16,6 +16,7 @@ import { Histogram } from "./histogram.js";
 import { Panel } from "./panel.js";
 import { drawPins, pinned, pinsOf, PinTable } from "./pins.js";
 import { layerOf, neighboursOf, streamsOf } from "./related.js";
+import { phasesOf } from "./state.js";
 import { ColumnTable } from "./table.js";
 import { tabList } from "./tabs.js";
 import { TwinChart } from "./twin.js";
@@ -88,10 +89,9 @@ class LayerPage {
     }, RESTS);
   }
 
-  /** Phases whose maps are shown: nothing but outputs has a validation. */
+  /** Phases whose maps are shown. */
   get phases() {
-    if (this.stream.kind !== "activation" && this.app.state.phase === "both") return /** @type {Phase[]} */ (["train"]);
-    return /** @type {Phase[]} */ (this.app.state.phase === "both" ? ["train", "valid"] : [this.app.state.phase]);
+    return phasesOf(this.app.state);
   }
 
   /** @param {HTMLElement} content */

@@ -77,6 +77,15 @@ export function possible(state) {
 }
 
 /**
+ * The phases on show.
+ * @param {State} state
+ * @returns {("train" | "valid")[]}
+ */
+export function phasesOf({ phase }) {
+  return phase === "both" ? ["train", "valid"] : [phase];
+}
+
+/**
  * The fragment that {@link stateFrom} reads.
  * @param {State} state
  */

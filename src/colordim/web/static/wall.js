@@ -12,7 +12,7 @@ import { make, newId, shortName } from "./dom.js";
 import { plural } from "./format.js";
 import { Panel } from "./panel.js";
 import { trouble } from "./run.js";
-import { stripsOf } from "./state.js";
+import { phasesOf, stripsOf } from "./state.js";
 import { stripOf } from "./strips.js";
 
 /** Layers beyond which blocks are rows and roles columns, folded. */
@@ -60,7 +60,7 @@ export function showWall(app, content) {
  */
 function panelsOf(app, stream) {
   const model = app.need();
-  const phases = /** @type {Phase[]} */ (app.state.phase === "both" ? ["train", "valid"] : [app.state.phase]);
+  const phases = phasesOf(app.state);
   return phases.map((phase) => {
     const panel = app.panel(new Panel(app, model, stream, phase, { mark: phases.length > 1 ? phase : "" }));
     for (const kind of stripsOf(app.state)) panel.element.append(stripOf(app, model, stream, phase, kind));
